@@ -105,6 +105,48 @@ class Camera:
         cam2world[:, :3, 3] = centre + radius * outward
         return Camera(cam2world, pinhole_intrinsics(focal).to(yaw.device).repeat(len(yaw), 1, 1))
 
+    @staticmethod
+    def from_pose(
+        pose: Tensor,
+        *,
+        radius: float = EG3D_RADIUS,
+        pivot: tuple[float, float, float] = EG3D_PIVOT,
+        focal: float = EG3D_FOCAL,
+    ) -> Camera:
+        """Cameras from six numbers each, differentiable; `pose` gives them back.
+
+        Args:
+            pose: Yaw, pitch, roll in radians, then a shift of the camera along its own axes (right, down, forward) in
+                world units. Roll turns the camera clockwise, so the picture turns anticlockwise. [B, 6]
+            radius: Distance from the pivot before the shift, world units.
+            pivot: Point looked at before the shift, world units.
+            focal: Focal length divided by the image size.
+        """
+        yaw, pitch, roll = pose[:, :3].unbind(dim=1)
+        outward = torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], dim=1)
+        upright = _looking_along(-outward)
+        cosine, sine = roll.cos()[:, None], roll.sin()[:, None]
+        right, down = upright[:, :, 0], upright[:, :, 1]
+        rotation = torch.stack([cosine * right + sine * down, cosine * down - sine * right, upright[:, :, 2]], dim=2)
+        centre = torch.as_tensor(pivot, dtype=pose.dtype, device=pose.device) + radius * outward
+        centre = centre + (rotation @ pose[:, 3:, None])[:, :, 0]
+        bottom = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=pose.dtype, device=pose.device).expand(len(pose), 1, 4)
+        cam2world = torch.cat([torch.cat([rotation, centre[:, :, None]], dim=2), bottom], dim=1)
+        return Camera(cam2world, pinhole_intrinsics(focal).to(pose).repeat(len(pose), 1, 1))
+
+    def pose(self, *, radius: float = EG3D_RADIUS, pivot: tuple[float, float, float] = EG3D_PIVOT) -> Tensor:
+        """The six numbers of `from_pose`: yaw, pitch, roll, shift. [B, 6]"""
+        rotation = self.cam2world[:, :3, :3]
+        outward = -rotation[:, :, 2]
+        yaw = torch.atan2(outward[:, 0], outward[:, 2])
+        pitch = torch.asin(outward[:, 1].clamp(-1, 1))
+        upright = _looking_along(-outward)
+        right = rotation[:, :, 0]
+        roll = torch.atan2((right * upright[:, :, 1]).sum(1), (right * upright[:, :, 0]).sum(1))
+        centre = torch.as_tensor(pivot, dtype=outward.dtype, device=outward.device) + radius * outward
+        shift = (rotation.transpose(1, 2) @ (self.position - centre)[:, :, None])[:, :, 0]
+        return torch.cat([torch.stack([yaw, pitch, roll], dim=1), shift], dim=1)
+
 
 def pinhole_intrinsics(focal: float) -> Tensor:
     """Intrinsics with the principal point in the middle, divided by the image size. [1, 3, 3]"""

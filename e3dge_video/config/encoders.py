@@ -1,0 +1,51 @@
+"""Sizes of the encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class StyleHeadConfig:
+    """One head of E0: how many latent rows it predicts, and from which pyramid level."""
+
+    rows: int
+    level: int  # side of the feature map it reads
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """A close-up that E0 looks at in the full-resolution crop, found through the landmarks."""
+
+    part: Literal["eyes", "mouth"]
+    height: int  # pixels given to the close-up branch
+    width: int
+    #: Width of the window in units of the distance between the eye centres.
+    span: float
+
+
+@dataclass(frozen=True)
+class GlobalEncoderConfig:
+    """E0 (§4.1, §7.1): IR-SE body, feature pyramid, style heads; close-ups carry the expression.
+
+    Defaults are those of the starter; the paper's E0 is `widths (64, 128, 256, 512)`, `blocks (3, 4, 14, 3)` at 256 px
+    with one head per latent row.
+    """
+
+    input_size: int = 128
+    stem_width: int = 32
+    widths: tuple[int, ...] = (64, 128, 192)
+    blocks: tuple[int, ...] = (2, 2, 3)
+    pyramid_width: int = 128
+    heads: tuple[StyleHeadConfig, ...] = (StyleHeadConfig(4, 8), StyleHeadConfig(4, 16), StyleHeadConfig(4, 32))
+    windows: tuple[WindowConfig, ...] = (WindowConfig("eyes", 32, 80, 2.2), WindowConfig("mouth", 48, 64, 1.5))
+    window_width: int = 32
+
+
+@dataclass(frozen=True)
+class MatteConfig:
+    """Foreground matte: a small U-Net."""
+
+    input_size: int = 128
+    widths: tuple[int, ...] = (16, 24, 48, 96, 128)

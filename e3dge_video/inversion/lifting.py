@@ -1,0 +1,195 @@
+"""The plain local branch: lift the residual of the real pixels onto the predicted head, depth-tested.
+
+A global code gives a head of the right pose, expression and colouring; what makes it *this* person is the residual
+Δ = I − Î0. Every surface point of the head reads Δ where it projects into the input picture, if it was visible there.
+Points that were hidden get a smooth continuation of their neighbours' residual, so that skin tone and light stay whole
+without a seam. Hair and clothing outside the predicted outline stand on a board through the head's pivot, and behind
+everything is the picture's own background with the person filled in.
+
+E1 (§4.2) replaces the read-out by learned features; this is the baseline that it has to beat.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
+from e3dge_video.geometry.projection import pixel_directions, project, sample_map, unproject
+
+
+@dataclass(frozen=True)
+class LiftConfig:
+    """Tolerances of the lift, in world units unless stated."""
+
+    #: Depth difference up to which a point counts as the one that the input view saw, and the softness beyond.
+    depth_tolerance: float = 0.02
+    depth_softness: float = 0.01
+    #: Cosine between viewing ray and surface below which a residual is not trusted (it would be smeared).
+    grazing: float = 0.25
+    #: An edit that changes the picture by more than this (of the range 2) replaces what the camera saw there.
+    edit_threshold: float = 0.35
+    #: Share of the hidden side's smooth continuation that is applied.
+    fill: float = 1.0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A head seen by a camera, colours straight (not multiplied by alpha).
+
+    Attributes:
+        color: RGB in [-1, 1]. [B, 3, S, S]
+        alpha: Opacity. [B, 1, S, S]
+        depth: Distance along the ray, world units. [B, 1, S, S]
+    """
+
+    color: Tensor
+    alpha: Tensor
+    depth: Tensor
+
+
+@dataclass(frozen=True)
+class LiftedResidual:
+    """What the input picture adds to the global reconstruction, ready to be read from any view.
+
+    Attributes:
+        residual: Δ of straight colours. [B, 3, S, S]
+        confidence: Trust in Δ, 0..1. [B, 1, S, S]
+        depth: Depth of the coarse reconstruction at the input view. [B, 1, S, S]
+        matte: Foreground of the picture. [B, 1, S, S]
+        image: The picture itself. [B, 3, S, S]
+        background: The picture with the person filled in. [B, 3, S, S]
+        camera: Camera of the picture.
+    """
+
+    residual: Tensor
+    confidence: Tensor
+    depth: Tensor
+    matte: Tensor
+    image: Tensor
+    background: Tensor
+    camera: Camera
+
+
+class ResidualLift:
+    """Depth-tested residual lift.
+
+    Args:
+        config: Tolerances.
+    """
+
+    def __init__(self, config: LiftConfig | None = None) -> None:
+        self.config = config or LiftConfig()
+
+    def lift(self, image: Tensor, matte: Tensor, coarse: Layer, camera: Camera, face: Tensor) -> LiftedResidual:
+        """Take the residual at the input view.
+
+        Args:
+            image: The picture. [B, 3, S, S]
+            matte: Its foreground, 0..1. [B, 1, S, S]
+            coarse: Global reconstruction at `camera`.
+            camera: Camera of the picture.
+            face: The part that is foreground beyond doubt (inside the landmarks), 0..1. [B, 1, S, S]
+        """
+        matte = torch.maximum(matte, face)
+        confidence = matte * coarse.alpha * self._facing(coarse.depth, coarse.alpha, camera)
+        # One pixel of erosion: at the very outline a pixel mixes head and background.
+        confidence = -F.max_pool2d(-confidence, 3, stride=1, padding=1)
+        solid = -F.max_pool2d(F.max_pool2d(matte, 9, 1, 4), 1, 1, 0)
+        background, _ = push_pull(image, (1 - solid).clamp_min(0) ** 2)
+        return LiftedResidual(
+            residual=image - coarse.color,
+            confidence=confidence,
+            depth=coarse.depth,
+            matte=matte,
+            image=image,
+            background=torch.lerp(image, background, solid),
+            camera=camera,
+        )
+
+    def render(
+        self, lifted: LiftedResidual, target: Layer, camera: Camera, edit_change: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Put the residual on a head seen from `camera` and lay it over the person's own surroundings.
+
+        Args:
+            lifted: Residual of the input view.
+            target: The (edited) head from `camera`.
+            camera: Target view.
+            edit_change: How much the edit changes the input view's picture (absolute difference, mean over channels);
+                there the residual steps back. [B, 1, S, S]
+
+        Returns:
+            The picture, RGB in [-1, 1] [B, 3, S, S], and the opacity of the head itself [B, 1, S, S].
+        """
+        size = target.depth.shape[-1]
+        uv, distance = project(unproject(target.depth, camera), lifted.camera)
+        maps = [lifted.residual, lifted.confidence, lifted.depth, lifted.matte]
+        if edit_change is not None:
+            maps.append(torch.sigmoid(12 * (edit_change / self.config.edit_threshold - 1)))
+        read = sample_map(torch.cat(maps, dim=1), uv).view(len(uv), -1, size, size)
+        behind = (distance.view(-1, 1, size, size) - read[:, 4:5]).abs() - self.config.depth_tolerance
+        visible = torch.exp(-behind.clamp_min(0) / self.config.depth_softness)
+        weight = read[:, 3:4] * visible * (target.alpha > 0.05)
+        if edit_change is not None:
+            weight = weight * (1 - read[:, 6:7])
+        residual = read[:, :3]
+        smooth, _ = push_pull(residual, weight)
+        added = weight * residual + (1 - weight) * self.config.fill * smooth
+        # Nothing can stand where the input camera saw background (visual hull).
+        inside = ((uv > 0) & (uv < 1)).all(dim=-1).view(-1, 1, size, size)
+        alpha = target.alpha * torch.where(inside, read[:, 5:6], 1.0)
+        color = (target.color + added).clamp(-1, 1)
+        return alpha * color + (1 - alpha) * self._surroundings(lifted, camera, size), alpha
+
+    def _facing(self, depth: Tensor, alpha: Tensor, camera: Camera) -> Tensor:
+        """Trust by the angle between surface and ray: 0 where the surface is seen edge-on. [B, 1, S, S]"""
+        size = depth.shape[-1]
+        points = unproject(depth, camera).view(-1, size, size, 3)
+        across = F.pad(points[:, :, 2:] - points[:, :, :-2], (0, 0, 1, 1), mode="replicate")
+        along = F.pad((points[:, 2:] - points[:, :-2]).permute(0, 3, 1, 2), (0, 0, 1, 1), mode="replicate").permute(
+            0, 2, 3, 1
+        )
+        normal = F.normalize(torch.linalg.cross(across, along), dim=-1)
+        rays = pixel_directions(camera, size).view(-1, size, size, 3)
+        cosine = (normal * rays).sum(dim=-1).abs()[:, None]
+        return (cosine / self.config.grazing).clamp(0, 1)
+
+    def _surroundings(self, lifted: LiftedResidual, camera: Camera, size: int) -> Tensor:
+        """The person's remaining foreground on a board through the pivot, over the still background."""
+        pivot = torch.tensor(EG3D_PIVOT, device=lifted.image.device)
+        normal = lifted.camera.cam2world[:, :3, 2]
+        origin, rays = camera.position, pixel_directions(camera, size)
+        slope = (rays * normal[:, None]).sum(-1)
+        reach = ((pivot - origin) * normal).sum(-1, keepdim=True) / slope.clamp_min(1e-3)
+        uv, _ = project(origin[:, None] + rays * reach[..., None], lifted.camera)
+        board = sample_map(torch.cat([lifted.image, lifted.matte], dim=1), uv).view(-1, 4, size, size)
+        matte = board[:, 3:]
+        return matte * board[:, :3] + (1 - matte) * lifted.background
+
+
+def push_pull(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Fill where the weight is small with a smooth continuation of where it is large (image pyramid).
+
+    Args:
+        values: Map. [B, C, S, S]
+        weight: Trust, 0..1. [B, 1, S, S]
+
+    Returns:
+        Filled map, equal to `values` where the weight is one [B, C, S, S], and the filled weight [B, 1, S, S].
+    """
+    size = values.shape[-1]
+    if size <= 2:
+        total = weight.sum(dim=(2, 3), keepdim=True)
+        mean = (values * weight).sum(dim=(2, 3), keepdim=True) / total.clamp_min(1e-6)
+        return torch.lerp(mean.expand_as(values), values, weight), weight
+    total = F.avg_pool2d(weight, 2)
+    below = F.avg_pool2d(values * weight, 2) / total.clamp_min(1e-6)
+    # A coarse cell with any trusted pixel in it is itself trusted: weights saturate on the way down.
+    filled, filled_weight = push_pull(below, (4 * total).clamp(0, 1))
+    up = F.interpolate(filled, (size, size), mode="bilinear", align_corners=False)
+    up_weight = F.interpolate(filled_weight, (size, size), mode="bilinear", align_corners=False)
+    return torch.lerp(up, values, weight), torch.maximum(weight, up_weight)

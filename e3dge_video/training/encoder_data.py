@@ -1,0 +1,99 @@
+"""Encoder inputs made from rendered heads: disturbed pictures with the exact code, camera, landmarks and matte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from e3dge_video.geometry.cameras import Camera
+from e3dge_video.geometry.projection import project
+from e3dge_video.heads.dataset import HeadDataset
+from e3dge_video.training.augmentation import AugmentationConfig, disturbed
+
+
+@dataclass(frozen=True)
+class EncoderBatch:
+    """Pictures and what is true of them.
+
+    Attributes:
+        image: RGB in [-1, 1]. [B, 3, S, S]
+        landmarks: 68 points in crop coordinates 0..1, with a detector's error. [B, 68, 2]
+        matte: Visible foreground, 0..1. [B, 1, S, S]
+        z: Generator latents. [B, Z]
+        camera: Exact cameras.
+        points: Exact 3D landmarks, world units. [B, 68, 3]
+        identities: Number of each head in the data set, to look up depth or attributes. [B]
+        views: Number of each view. [B]
+    """
+
+    image: Tensor
+    landmarks: Tensor
+    matte: Tensor
+    z: Tensor
+    camera: Camera
+    points: Tensor
+    identities: list[int]
+    views: list[int]
+
+
+def draw_batch(
+    data: HeadDataset,
+    identities: np.ndarray,
+    rng: np.random.Generator,
+    augmentation: AugmentationConfig | None,
+    landmark_noise: float = 0.02,
+) -> EncoderBatch:
+    """Make one batch.
+
+    Args:
+        data: Rendered heads.
+        identities: Which heads; the view is drawn.
+        rng: Source of every draw.
+        augmentation: Disturbances, or None for clean pictures over mid-grey.
+        landmark_noise: Standard deviation of the detector's error, in units of the eye distance.
+    """
+    images, mattes, views = [], [], []
+    for identity in identities:
+        view = int(rng.integers(data.views))
+        record = data.view(int(identity), view)
+        if augmentation is None:
+            alpha = record.rgba[..., 3].astype(np.float32) / 255
+            image = alpha[..., None] * (record.rgba[..., :3].astype(np.float32) / 255 - 0.5) + 0.5
+        else:
+            image, alpha = disturbed(record.rgba, record.label, data.recolored_labels, rng, augmentation)
+        images.append(image.transpose(2, 0, 1))
+        mattes.append(alpha[None])
+        views.append(view)
+    ids = [int(i) for i in identities]
+    camera = Camera.from_eg3d(torch.from_numpy(np.stack([data.camera(i, v) for i, v in zip(ids, views, strict=True)])))
+    points = torch.from_numpy(np.stack([data.landmarks(i) for i in ids]))
+    return EncoderBatch(
+        image=torch.from_numpy(np.stack(images)) * 2 - 1,
+        landmarks=noisy_landmarks(project(points, camera)[0], rng, landmark_noise),
+        matte=torch.from_numpy(np.stack(mattes)),
+        z=torch.from_numpy(np.stack([data.z(i) for i in ids])),
+        camera=camera,
+        points=points,
+        identities=ids,
+        views=views,
+    )
+
+
+def noisy_landmarks(landmarks: Tensor, rng: np.random.Generator, noise: float) -> Tensor:
+    """What a detector would have said: a shift and scale of the whole face and an error of each point. [B, 68, 2]"""
+    if noise == 0:
+        return landmarks
+    eyes = (landmarks[:, 36:42].mean(1) - landmarks[:, 42:48].mean(1)).norm(dim=1)
+    mouth = landmarks[:, 48:68].mean(1) - 0.5 * (landmarks[:, 36:42].mean(1) + landmarks[:, 42:48].mean(1))
+    unit = noise * torch.maximum(eyes, 0.9 * mouth.norm(dim=1))[:, None, None]
+
+    def normal(*shape: int) -> Tensor:
+        return torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+
+    count = len(landmarks)
+    centre = landmarks.mean(dim=1, keepdim=True)
+    scaled = centre + (landmarks - centre) * (1 + 0.03 * normal(count, 1, 1))
+    return scaled + unit * (1.5 * normal(count, 1, 2) + normal(count, 68, 2))

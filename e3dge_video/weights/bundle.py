@@ -1,0 +1,171 @@
+"""Model bundles: a folder with `model.json` and safetensors files; architecture comes from the bundle, never from flags.
+
+```
+model.json               format, networks' sizes, camera and crop convention, licence, provenance, SHA-256 of each file
+generator.safetensors    G
+encoder.safetensors      E0, E_ξ, 3D landmarks, matte
+edits.safetensors        one direction per attribute, and the basis of expression
+```
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
+from e3dge_video.config.generators import EG3DConfig
+from e3dge_video.config.load import from_mapping, to_mapping
+from e3dge_video.errors import ConfigError, ModelError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EditSpec:
+    """How a direction may be used.
+
+    Attributes:
+        unit: What strength 1 means, in words.
+        limits: Strengths within which results were looked at and found sensible.
+    """
+
+    unit: str
+    limits: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """Everything in `model.json`.
+
+    Attributes:
+        name: Name of the model.
+        backbone: Which generator class; "eg3d".
+        licence: SPDX name or a sentence; shown by `models info` and in every report.
+        resolution: Side of the pictures it makes, pixels.
+        neural_resolution: Side of the volume rendering, pixels.
+        crop: Crop convention of its pictures; "eg3d".
+        generator: Sizes of G.
+        encoder: Sizes of E0.
+        matte: Sizes of the matte network.
+        edits: Attributes that can be edited.
+        provenance: Data, commands, seeds and figures that made it.
+        files: SHA-256 of each weight file.
+    """
+
+    name: str
+    backbone: str
+    licence: str
+    resolution: int
+    neural_resolution: int
+    crop: str
+    generator: EG3DConfig
+    encoder: GlobalEncoderConfig
+    matte: MatteConfig
+    edits: dict[str, EditSpec] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle read from disk: its specification and the tensors of each file, fp32."""
+
+    folder: Path
+    spec: BundleSpec
+    tensors: dict[str, dict[str, Tensor]]
+
+
+def read_spec(folder: Path) -> BundleSpec:
+    """Read `model.json`.
+
+    Raises:
+        ModelError: Missing, unreadable, of a newer format or with unknown keys.
+    """
+    path = folder / "model.json"
+    try:
+        values = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder}: not a model bundle (no model.json); `e3dge-video models list` shows what is here"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read ({error})") from error
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise ModelError(
+            f"{path}: bundle format {values.get('format') if isinstance(values, dict) else '?'}, this version reads {FORMAT}"
+        )
+    try:
+        return from_mapping(BundleSpec, values, source=str(path))
+    except ConfigError as error:
+        raise ModelError(str(error)) from error
+
+
+def read_bundle(folder: Path, *, verify: bool = True) -> Bundle:
+    """Read a bundle with all its tensors.
+
+    Args:
+        folder: The bundle.
+        verify: Check every file against its SHA-256.
+
+    Raises:
+        ModelError: Anything missing, damaged or changed.
+    """
+    spec = read_spec(folder)
+    tensors = {}
+    for name, digest in spec.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ModelError(f"{path}: missing; the bundle {spec.name} is incomplete, install or import it again")
+        if verify and sha256(path) != digest:
+            raise ModelError(f"{path}: differs from the SHA-256 in model.json; the file is damaged or was changed")
+        try:
+            tensors[name] = {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"{path}: not a readable safetensors file ({error})") from error
+    return Bundle(folder, spec, tensors)
+
+
+def write_bundle(folder: Path, spec: BundleSpec, tensors: Mapping[str, Mapping[str, Tensor]]) -> BundleSpec:
+    """Write a bundle, floats as fp16; returns the specification with the files' SHA-256."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for name, values in tensors.items():
+        half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in values.items()}
+        for key, value in half.items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise ModelError(f"{name}: {key} has values that fp16 cannot hold")
+        temporary = folder / f".{name}.tmp"
+        save_file(half, temporary)
+        os.replace(temporary, folder / name)
+        files[name] = sha256(folder / name)
+    values = to_mapping(spec) | {"files": files}
+    temporary = folder / ".model.json.tmp"
+    temporary.write_text(json.dumps(values, indent=1) + "\n")
+    os.replace(temporary, folder / "model.json")
+    return read_spec(folder)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_count(path: Path) -> tuple[int, int]:
+    """Number of tensors and of values in a safetensors file, without loading it."""
+    with safe_open(path, "pt") as file:
+        keys = list(file.keys())
+        values = sum(int(torch.tensor(file.get_slice(k).get_shape()).prod()) for k in keys)
+    return len(keys), values
