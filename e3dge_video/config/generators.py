@@ -23,7 +23,7 @@ class MappingConfig:
 
     layers: int = 2
     lr_multiplier: float = 0.01
-    #: "conditioned": w depends on the camera; "zeroed": the network has the input but always sees zeros; "none": no input.
+    #: "conditioned": w depends on the camera; "zeroed": the network has the input but sees zeros; "none": no input.
     camera: Literal["conditioned", "zeroed", "none"] = "conditioned"
     camera_scale: float = 1.0  # the 25 camera numbers are multiplied by this
     camera_width: int | None = None  # width of the embedded camera; None: w_dim
@@ -93,7 +93,7 @@ class VolumeConfig:
     """The box that the planes span, and what lies behind it."""
 
     box_warp: float = 1.0  # side of the box around the world origin, world units
-    #: "released": planes read (x, y), (x, z), (z, x), as in all released EG3D weights; "corrected": the last one (z, y).
+    #: "released": planes read (x, y), (x, z), (z, x), as in all released weights; "corrected": the last one (z, y).
     plane_axes: PlaneAxes = "released"
     white_back: bool = False  # white background instead of black
 

@@ -1,0 +1,106 @@
+"""What a 3D generator is to the rest of the library, and the values it passes around.
+
+Letters: B batch, P heads held as planes, R pixels of the volume-rendered image, C features, L rows and W width of W+.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from e3dge_video.config.generators import NoiseMode
+from e3dge_video.geometry.cameras import Camera
+from e3dge_video.models.rendering.sampling import RayDraws
+from e3dge_video.models.rendering.volume import PointSamples
+
+__all__ = ["Generator", "Planes", "PointSamples", "RenderOutput"]
+
+
+@dataclass(frozen=True)
+class Planes:
+    """P heads, drawn once; they can be kept and rendered from any number of views.
+
+    Attributes:
+        values: Three feature planes of each head. [P, 3, C, H, W]
+    """
+
+    values: Tensor
+
+    def __len__(self) -> int:
+        return self.values.shape[0]
+
+    def __getitem__(self, index: slice | Tensor) -> Planes:
+        return Planes(self.values[index])
+
+    def detach(self) -> Planes:
+        """The same planes, cut from the gradient."""
+        return Planes(self.values.detach())
+
+
+@dataclass(frozen=True)
+class RenderOutput:
+    """A volume rendering.
+
+    Attributes:
+        rgb: Image before super-resolution, nominally in [-1, 1], not clamped: the first features. [B, 3, R, R]
+        features: Input of the super-resolution. [B, C, R, R]
+        depth: Distance along the ray, world units. [B, 1, R, R]
+        alpha: 0 empty, 1 opaque. [B, 1, R, R]
+    """
+
+    rgb: Tensor
+    features: Tensor
+    depth: Tensor
+    alpha: Tensor
+
+    def __getitem__(self, index: slice | Tensor) -> RenderOutput:
+        return replace(self, **{name: value[index] for name, value in vars(self).items()})
+
+
+class Generator(Protocol):
+    """z → latents → planes → rendering → image. Gradients reach latents, planes and camera."""
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(L, W) of a W+ code."""
+
+    @property
+    def mean_latents(self) -> Tensor:
+        """Mean of w over the training distribution, the target of truncation. [W]"""
+
+    def map(
+        self,
+        z: Tensor,
+        camera: Camera | None = None,
+        *,
+        truncation: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """z [B, Z] → latents [B, L, W]."""
+
+    def planes(self, latents: Tensor, *, noise: NoiseMode = "const", random: torch.Generator | None = None) -> Planes:
+        """Latents [B, L, W] → their heads."""
+
+    def sample(self, planes: Planes, points: Tensor) -> PointSamples:
+        """Density and features at world points [P, M, 3]."""
+
+    def render(
+        self,
+        planes: Planes,
+        camera: Camera,
+        *,
+        resolution: int | None = None,
+        draws: RayDraws | None = None,
+        random: torch.Generator | None = None,
+        block: int = 1024,
+    ) -> RenderOutput:
+        """Volume rendering (G0) of each head by its camera, or of one head by all cameras."""
+
+    def upsample(self, rendered: RenderOutput, latents: Tensor) -> Tensor:
+        """Super-resolution (G1): the final image. [B, 3, H, H]"""
+
+    def synthesize(self, latents: Tensor, camera: Camera) -> Tensor:
+        """Latents and cameras → final images. [B, 3, H, H]"""

@@ -1,0 +1,219 @@
+"""The EG3D generator: z, camera → w → three planes → volume rendering → super-resolution.
+
+Chan et al., "Efficient Geometry-aware 3D Generative Adversarial Networks", 2022; numerically the released networks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from e3dge_video.config.generators import EG3DConfig, NoiseMode
+from e3dge_video.errors import ConfigError
+from e3dge_video.geometry.cameras import Camera
+from e3dge_video.geometry.rays import Rays, camera_rays
+from e3dge_video.geometry.trajectories import FRONT, eg3d_orbit
+from e3dge_video.models.generators.base import Planes, PointSamples, RenderOutput
+from e3dge_video.models.generators.eg3d.superresolution import SuperResolution
+from e3dge_video.models.generators.eg3d.triplane import PointDecoder, TriPlaneField
+from e3dge_video.models.mapping import MappingNetwork, broadcast_latents
+from e3dge_video.models.rendering.sampling import RayDraws
+from e3dge_video.models.rendering.volume import RaySums, render_rays
+from e3dge_video.models.stylegan2 import SynthesisNetwork
+
+
+class EG3D(nn.Module):
+    """A 3D-aware GAN of heads.
+
+    In training mode rays and (if asked for) noise are drawn at random, from `random` when it is given; in evaluation
+    mode the same call always gives the same result.
+    """
+
+    def __init__(self, config: EG3DConfig) -> None:
+        super().__init__()
+        self.config = config
+        mapping, backbone, decoder = config.mapping, config.backbone, config.decoder
+        self.mapping = MappingNetwork(
+            config.z_dim,
+            config.camera_dim,
+            config.w_dim,
+            layers=mapping.layers,
+            embed_width=mapping.camera_width,
+            hidden_width=mapping.hidden_width,
+            lr_multiplier=mapping.lr_multiplier,
+        )
+        self.backbone = SynthesisNetwork(
+            config.w_dim,
+            3 * backbone.plane_channels,
+            backbone.widths,
+            use_noise=backbone.use_noise,
+            clamp=backbone.clamp,
+        )
+        self.decoder = PointDecoder(
+            backbone.plane_channels, decoder.hidden, decoder.features, lr_multiplier=decoder.lr_multiplier
+        )
+        self.superresolution = (
+            None
+            if config.superresolution.kind == "none"
+            else SuperResolution(config.superresolution, decoder.features, config.w_dim)
+        )
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(L, W) of a W+ code."""
+        return self.config.latent_rows, self.config.w_dim
+
+    @property
+    def mean_latents(self) -> Tensor:
+        """Running mean of w, the target of truncation. [W]"""
+        assert self.mapping.mean_latents is not None
+        return self.mapping.mean_latents
+
+    def frontal_camera(self) -> Camera:
+        """The camera in front of the face at the training distance. One camera"""
+        camera = self.config.camera
+        front = eg3d_orbit(FRONT, FRONT, target=camera.pivot, radius=camera.radius, focal=camera.focal)
+        return front.to(self.mean_latents.device)
+
+    def map(
+        self,
+        z: Tensor,
+        camera: Camera | None = None,
+        *,
+        truncation: float = 1.0,
+        truncation_cutoff: int | None = None,
+    ) -> Tensor:
+        """z → latents in W, repeated over the rows of W+.
+
+        Args:
+            z: Standard normal numbers. [B, Z]
+            camera: Camera that w may depend on (the pose bias of the training set), B cameras or one; None: the frontal
+                one, which is what one wants unless imitating the training set. Not the camera to render with.
+            truncation: 1 keeps w, 0 gives the mean.
+            truncation_cutoff: Only so many first rows are truncated; None: all.
+
+        Returns:
+            [B, L, W]
+        """
+        w = self.mapping(z, self._condition(camera, len(z)))
+        return broadcast_latents(
+            w, self.config.latent_rows, mean=self.mean_latents, truncation=truncation, cutoff=truncation_cutoff
+        )
+
+    def planes(self, latents: Tensor, *, noise: NoiseMode = "const", random: torch.Generator | None = None) -> Planes:
+        """Draw the three planes of each head.
+
+        Args:
+            latents: W+ codes. [B, L, W]
+            noise: "const": each layer's own noise image; "none"; "random": fresh noise.
+        """
+        image = self.backbone(latents, noise=noise, random=random)
+        return Planes(image.unflatten(1, (3, -1)))
+
+    def field(self, planes: Planes) -> TriPlaneField:
+        """The function world points [P, M, 3] → `PointSamples` of these heads, made ready for many calls."""
+        volume = self.config.volume
+        return TriPlaneField(planes.values, self.decoder, box_warp=volume.box_warp, axes=volume.plane_axes)
+
+    def sample(self, planes: Planes, points: Tensor) -> PointSamples:
+        """Density and features at world points [P, M, 3]; one head may be asked at [B, M, 3]."""
+        if len(planes) == 1 and len(points) > 1:
+            seen = self.field(planes)(points.reshape(1, -1, 3))
+            shape = points.shape[:2]
+            return PointSamples(seen.density.view(*shape, 1), seen.features.view(*shape, -1))
+        return self.field(planes)(points)
+
+    def render(
+        self,
+        planes: Planes,
+        camera: Camera,
+        *,
+        resolution: int | None = None,
+        draws: RayDraws | None = None,
+        random: torch.Generator | None = None,
+        block: int = 1024,
+    ) -> RenderOutput:
+        """Volume rendering G0. As many cameras as heads, or one head and many cameras, or many heads and one camera.
+
+        Args:
+            resolution: Pixels R; None: the configured one.
+            draws: Positions of the samples; None: regular in evaluation mode, random in training mode.
+            random: Source of random draws; also asks for them in evaluation mode.
+            block: Rays rendered at once. Bounds the memory, does not change the result.
+        """
+        size = resolution or self.config.resolution
+        sums = self.render_rays(planes, camera_rays(camera, size), draws=draws, random=random, block=block)
+        features = sums.features.transpose(1, 2).unflatten(2, (size, size))
+        depth, alpha = (values.unflatten(1, (1, size, size)) for values in (sums.depth, sums.alpha))
+        return RenderOutput(features[:, :3], features, depth, alpha)
+
+    def render_rays(
+        self,
+        planes: Planes,
+        rays: Rays,
+        *,
+        draws: RayDraws | None = None,
+        random: torch.Generator | None = None,
+        block: int = 1024,
+    ) -> RaySums:
+        """`render` for any rays [B, N]."""
+        config = self.config
+        heads, views, count = len(planes), *rays.origins.shape[:2]
+        if heads != views and 1 not in (heads, views):
+            raise ValueError(f"{heads} heads and {views} cameras: give equal numbers, or one of either")
+        if views < heads:
+            rays = Rays(rays.origins.expand(heads, -1, -1), rays.directions.expand(heads, -1, -1))
+            views = heads
+        if draws is None:
+            device = rays.origins.device
+            if self.training or random is not None:
+                draws = RayDraws.random(
+                    (views, count), config.rays.coarse, config.rays.fine, random=random, device=device
+                )
+            else:
+                draws = RayDraws.regular(config.rays.coarse, config.rays.fine, device=device)
+        if heads < views:  # one head: all rays are alike, whichever camera they come from
+            rays = Rays(rays.origins.reshape(1, -1, 3), rays.directions.reshape(1, -1, 3))
+            draws = RayDraws(_one_row(draws.coarse), _one_row(draws.fine))
+        sums = render_rays(
+            self.field(planes),
+            rays,
+            draws,
+            config.rays,
+            box_side=config.volume.box_warp,
+            white_back=config.volume.white_back,
+            block=block,
+        )
+        if heads == views:
+            return sums
+        return RaySums(
+            sums.features.unflatten(1, (views, count))[0],
+            sums.depth.view(views, count),
+            sums.alpha.view(views, count),
+        )
+
+    def upsample(self, rendered: RenderOutput, latents: Tensor) -> Tensor:
+        """Super-resolution G1, or the rendering itself if the model has none. latents [B or 1, L, W] → [B, 3, H, H]"""
+        if self.superresolution is None:
+            return rendered.rgb
+        return self.superresolution(rendered.rgb, rendered.features, latents)
+
+    def synthesize(self, latents: Tensor, camera: Camera) -> Tensor:
+        """Latents [B or 1, L, W] and cameras → final images. [B, 3, H, H]"""
+        return self.upsample(self.render(self.planes(latents), camera), latents)
+
+    def _condition(self, camera: Camera | None, batch: int) -> Tensor | None:
+        """Input of the mapping network for these cameras. [batch, 25]"""
+        mapping = self.config.mapping
+        if mapping.camera == "none":
+            return None
+        label = (camera or self.frontal_camera()).to_eg3d()
+        if len(label) not in (1, batch):
+            raise ConfigError(f"map: {batch} codes z need as many cameras, or one; got {len(label)}")
+        scale = 0.0 if mapping.camera == "zeroed" else mapping.camera_scale
+        return (label * scale).expand(batch, -1)
+
+
+def _one_row(values: Tensor) -> Tensor:
+    """[B, N, S] → [1, B N, S]; values shared by all rays stay as they are."""
+    return values if values.shape[1] == 1 else values.reshape(1, -1, values.shape[-1])

@@ -1,0 +1,152 @@
+"""Two-pass volume rendering of any field, in blocks of rays.
+
+    rays ─► coarse depths ─► field ─► weights ─► fine depths ─► field ─┐
+                               └───────────────────────────────────────┴─► sorted together ─► weights ─► sums
+
+Letters: B batch, N rays, S coarse and F fine samples, C features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from e3dge_video.config.generators import RaySamplingConfig
+from e3dge_video.geometry.rays import Rays, box_limits
+from e3dge_video.models.rendering.compositing import (
+    composite,
+    expected_depth,
+    interval_weights,
+    sample_weights,
+)
+from e3dge_video.models.rendering.sampling import RayDraws, importance_depths, stratified_depths
+
+
+@dataclass(frozen=True)
+class PointSamples:
+    """What a field holds at points.
+
+    Attributes:
+        density: Raw, before the softplus of the renderer. [B, M, 1]
+        features: The first three are the colour, nominally in [0, 1]. [B, M, C]
+    """
+
+    density: Tensor
+    features: Tensor
+
+
+@dataclass(frozen=True)
+class RaySums:
+    """What rays see.
+
+    Attributes:
+        features: In about [-1, 1]. [B, N, C]
+        depth: Mean distance along the ray, world units. [B, N]
+        alpha: Total weight: 0 empty, 1 opaque. [B, N]
+    """
+
+    features: Tensor
+    depth: Tensor
+    alpha: Tensor
+
+
+Field = Callable[[Tensor], PointSamples]  # points [B, M, 3] → PointSamples
+
+
+_Values = TypeVar("_Values", Tensor, Tensor | float)
+Bound = Tensor | float  # one for each ray [B, N, 1], or one for all
+
+
+def ray_bounds(rays: Rays, config: RaySamplingConfig, box_side: float) -> tuple[Bound, Bound]:
+    """First and last coarse depth of each ray.
+
+    With "auto" bounds, rays that miss the box run from the smallest to the LARGEST ENTRY depth of those that hit it
+    (EG3D's choice: their samples are outside the box anyway).
+    """
+    if config.near_far != "auto":
+        return config.near_far
+    near, far = box_limits(rays, box_side)
+    hit = far > near
+    if bool(hit.any()):
+        entries = near[hit]
+        near, far = torch.where(hit, near, entries.min()), torch.where(hit, far, entries.max())
+    return near[..., None], far[..., None]
+
+
+def render_rays(
+    field: Field,
+    rays: Rays,
+    draws: RayDraws,
+    config: RaySamplingConfig,
+    *,
+    box_side: float,
+    white_back: bool = False,
+    block: int = 1024,
+) -> RaySums:
+    """Render rays, `block` of them at a time to bound the memory; the block size does not change the result.
+
+    Depths are clamped to the range of ALL sampled depths of the call, as in EG3D. That only shows where a ray sees
+    nothing, which then is as far as the farthest sample of the call.
+    """
+    near, far = ray_bounds(rays, config, box_side)
+    batch, count = rays.origins.shape[:2]
+    step = max(1, block // batch)
+    parts = []
+    for start in range(0, count, step):
+        part = slice(start, start + step)
+        parts.append(
+            _render_block(
+                field,
+                Rays(rays.origins[:, part], rays.directions[:, part]),
+                _rays_of(near, part),
+                _rays_of(far, part),
+                RayDraws(_rays_of(draws.coarse, part), _rays_of(draws.fine, part)),
+                config,
+            )
+        )
+    features, depth, alpha = (torch.cat(values, dim=1) for values in list(zip(*parts, strict=True))[:3])
+    nearest = torch.stack([part[3] for part in parts]).amin()
+    farthest = torch.stack([part[4] for part in parts]).amax()
+    if white_back:
+        features = features + (1 - alpha[..., None])
+    return RaySums(features * 2 - 1, depth.clamp(nearest, farthest), alpha)
+
+
+def _render_block(
+    field: Field, rays: Rays, near: Bound, far: Bound, draws: RayDraws, config: RaySamplingConfig
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Features [B, N, C], unclamped depth and alpha [B, N], smallest and largest sampled depth []."""
+    depths = stratified_depths(near, far, draws.coarse, disparity=config.disparity)
+    depths = depths.expand(*rays.origins.shape[:2], -1)
+    density, features = _look(field, rays, depths)
+    weights = interval_weights(density, depths)
+    if config.fine == 0:
+        total = composite(features, sample_weights(weights))
+    else:
+        fine_depths = importance_depths(depths, weights, draws.fine)
+        fine_density, fine_features = _look(field, rays, fine_depths)
+        depths, order = torch.cat([depths, fine_depths], dim=-1).sort(dim=-1)
+        weights = interval_weights(torch.cat([density, fine_density], dim=-1).gather(-1, order), depths)
+        # Weights go back to the order of the features: cheaper than sorting those.
+        shares = sample_weights(weights)
+        shares = torch.zeros_like(shares).scatter(-1, order, shares)
+        coarse_shares, fine_shares = shares.split([config.coarse, config.fine], dim=-1)
+        total = composite(features, coarse_shares) + composite(fine_features, fine_shares)
+    return total, expected_depth(weights, depths), weights.sum(dim=-1), depths.amin(), depths.amax()
+
+
+def _look(field: Field, rays: Rays, depths: Tensor) -> tuple[Tensor, Tensor]:
+    """Density [B, N, S] and features [B, N, S, C] at depths [B, N, S]."""
+    batch, count, samples = depths.shape
+    points = rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]
+    seen = field(points.reshape(batch, count * samples, 3))
+    return seen.density.view(batch, count, samples), seen.features.view(batch, count, samples, -1)
+
+
+def _rays_of(values: _Values, part: slice) -> _Values:
+    """Values of some rays; what all rays share stays as it is."""
+    return values if isinstance(values, float) or values.shape[1] == 1 else values[:, part]
