@@ -1,0 +1,207 @@
+"""How far a run is: bars on a terminal, a line now and then in a log, JSON lines for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol, TextIO
+
+from tqdm import tqdm
+
+from e3dge_video.pipelines.core.state import StageProgress
+
+Mode = Literal["auto", "bar", "line", "json", "none"]
+
+
+class Progress(Protocol):
+    """Is called after every event of a run; decides itself how often to show something."""
+
+    def update(self, stages: Sequence[StageProgress], jobs_done: int, jobs: int) -> None: ...
+    def message(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+class NoProgress:
+    """Shows nothing."""
+
+    def update(self, stages: Sequence[StageProgress], jobs_done: int, jobs: int) -> None: ...
+    def message(self, text: str) -> None: ...
+    def close(self) -> None: ...
+
+
+def make_progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress:
+    """The kind of progress that suits a stream (standard error by default)."""
+    stream = stream or sys.stderr
+    if mode == "auto":
+        mode = "bar" if stream.isatty() else "line"
+    if mode == "bar":
+        return BarProgress(stream)
+    if mode == "line":
+        return LineProgress(stream)
+    return JsonProgress(stream) if mode == "json" else NoProgress()
+
+
+class Rates:
+    """Frames per second of each stage over its last completions.
+
+    Chunks arrive in lumps, so the time since the last one counts too: a stage that hangs slows down visibly. A
+    stage's clock starts with its first running task, not with the run.
+    """
+
+    def __init__(self, span_s: float = 30.0, points: int = 4) -> None:
+        self.span_s, self.points = span_s, points
+        self._marks: dict[str, deque[tuple[float, int]]] = {}
+
+    def update(self, stage: StageProgress, now: float) -> float | None:
+        """Note where a stage is; returns its rate, None while unknown. [frames/s]"""
+        marks = self._marks.get(stage.stage)
+        if marks is None:
+            if not stage.running:
+                return None
+            marks = self._marks[stage.stage] = deque([(now, stage.done)])
+        if stage.done != marks[-1][1]:
+            marks.append((now, stage.done))
+        while len(marks) > self.points and now - marks[1][0] > self.span_s:
+            marks.popleft()
+        (began, at_first), (ended, at_last) = marks[0], marks[-1]
+        until = now if stage.done < stage.total else ended
+        return (at_last - at_first) / (until - began) if at_last > at_first and until > began else None
+
+
+def remaining_s(stage: StageProgress, rate: float | None) -> float | None:
+    """Time left for a stage at its present rate. [s]"""
+    return (stage.total - stage.done) / rate if rate else None
+
+
+class LineProgress:
+    """One line every `interval_s`, and one at the end."""
+
+    def __init__(self, stream: TextIO, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream, self.interval_s, self.clock = stream, interval_s, clock
+        self._rates = Rates()
+        self._next = clock() + interval_s
+        self._line = self._shown = ""
+
+    def update(self, stages: Sequence[StageProgress], jobs_done: int, jobs: int) -> None:
+        now = self.clock()
+        parts = [f"{jobs_done}/{jobs} videos"] if jobs > 1 else []
+        for stage in stages:
+            rate = self._rates.update(stage, now)
+            left = remaining_s(stage, rate)
+            text = f"{stage.stage} {stage.done}/{stage.total}"
+            if rate is not None:
+                text += f" ({rate:.1f} fps)"
+            if left:
+                text += f" {tqdm.format_interval(left)} left"
+            parts.append(text)
+        self._line = " | ".join(parts)
+        if now >= self._next:
+            self._next = now + self.interval_s
+            self._write()
+
+    def message(self, text: str) -> None:
+        print(text, file=self.stream, flush=True)
+
+    def close(self) -> None:
+        if self._line != self._shown:
+            self._write()
+
+    def _write(self) -> None:
+        self._shown = self._line
+        print(self._line, file=self.stream, flush=True)
+
+
+class JsonProgress:
+    """One JSON object per line, at most one a second and one at the end."""
+
+    def __init__(self, stream: TextIO, interval_s: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream, self.interval_s, self.clock = stream, interval_s, clock
+        self._rates = Rates()
+        self._began = clock()
+        self._next = self._began
+        self._state: dict[str, object] = {}
+        self._shown: dict[str, object] = {}
+
+    def update(self, stages: Sequence[StageProgress], jobs_done: int, jobs: int) -> None:
+        now = self.clock()
+        entries = []
+        for stage in stages:
+            rate = self._rates.update(stage, now)
+            left = remaining_s(stage, rate)
+            entries.append(
+                {
+                    "stage": stage.stage,
+                    "frames_done": stage.done,
+                    "frames": stage.total,
+                    "running": stage.running,
+                    "fps": None if rate is None else round(rate, 2),
+                    "eta_s": None if left is None else round(left, 1),
+                }
+            )
+        self._state = {"videos_done": jobs_done, "videos": jobs, "stages": entries}
+        if now >= self._next:
+            self._next = now + self.interval_s
+            self._write()
+
+    def message(self, text: str) -> None:
+        print(json.dumps({"event": "message", "text": text}), file=self.stream, flush=True)
+
+    def close(self) -> None:
+        if self._state != self._shown:
+            self._write()
+
+    def _write(self) -> None:
+        self._shown = self._state
+        line = {"event": "progress", "elapsed_s": round(self.clock() - self._began, 1), **self._state}
+        print(json.dumps(line), file=self.stream, flush=True)
+
+
+class BarProgress:
+    """One tqdm bar per stage in frames, and one in videos if there are several."""
+
+    FORMAT = "{desc:<10} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
+
+    def __init__(self, stream: TextIO, interval_s: float = 0.2, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream, self.interval_s, self.clock = stream, interval_s, clock
+        self._rates = Rates()
+        self._next = clock()
+        self._bars: dict[str, tqdm] = {}
+        self._latest: tuple[Sequence[StageProgress], int, int] = ((), 0, 0)
+
+    def update(self, stages: Sequence[StageProgress], jobs_done: int, jobs: int) -> None:
+        self._latest = (stages, jobs_done, jobs)
+        now = self.clock()
+        rates = [self._rates.update(stage, now) for stage in stages]
+        if now < self._next:
+            return
+        self._next = now + self.interval_s
+        if jobs > 1:
+            self._draw("all", jobs_done, jobs, "videos", "")
+        for stage, rate in zip(stages, rates, strict=True):
+            left = remaining_s(stage, rate)
+            note = "" if rate is None else f"{rate:.1f} fps"
+            note += f", {tqdm.format_interval(left)} left" if left else ""
+            self._draw(stage.stage, stage.done, stage.total, "frames", note)
+
+    def _draw(self, name: str, done: int, total: int, unit: str, note: str) -> None:
+        if name not in self._bars:
+            # Frames of a stage that runs in two sections are counted in both.
+            self._bars[name] = tqdm(
+                desc=name, total=total, unit=unit, file=self.stream, bar_format=self.FORMAT, dynamic_ncols=True
+            )
+        bar = self._bars[name]
+        bar.total, bar.n, bar.postfix = total, done, note
+        bar.refresh()
+
+    def message(self, text: str) -> None:
+        tqdm.write(text, file=self.stream)
+
+    def close(self) -> None:
+        self._next = self.clock()
+        self.update(*self._latest)
+        for bar in self._bars.values():
+            bar.close()
+        self._bars.clear()
