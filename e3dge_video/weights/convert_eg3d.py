@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -43,20 +43,24 @@ _TRAINING_ONLY = {
     "gpc_reg_fade_kimg",
     "image_resolution",
 }
-_KNOWN_RENDERING = _TRAINING_ONLY | {
-    "disparity_space_sampling",
-    "clamp_mode",
-    "superresolution_noise_mode",
+_REQUIRED_RENDERING = (
     "superresolution_module",
-    "decoder_lr_mul",
-    "sr_antialias",
-    "c_gen_conditioning_zero",
-    "c_scale",
     "depth_resolution",
     "depth_resolution_importance",
     "ray_start",
     "ray_end",
     "box_warp",
+)
+_KNOWN_RENDERING = {
+    *_TRAINING_ONLY,
+    *_REQUIRED_RENDERING,
+    "disparity_space_sampling",
+    "clamp_mode",
+    "superresolution_noise_mode",
+    "decoder_lr_mul",
+    "sr_antialias",
+    "c_gen_conditioning_zero",
+    "c_scale",
     "white_back",
     "avg_camera_radius",
     "avg_camera_pivot",
@@ -116,6 +120,8 @@ def eg3d_config(
         resolution: The generator's attribute `neural_rendering_resolution`; None: 64, its first value.
     """
     options = {**init_kwargs.get("rendering_kwargs", {}), **(rendering_kwargs or {})}
+    _want_all(init_kwargs, ("z_dim", "c_dim", "w_dim"))
+    _want_all(options, _REQUIRED_RENDERING)
     _refuse_unknown("option", set(init_kwargs) - _KNOWN_INIT)
     _refuse_unknown("rendering option", set(options) - _KNOWN_RENDERING)
     _want("img_channels", init_kwargs.get("img_channels", 3), {3})
@@ -254,6 +260,12 @@ def _check_complete(native: Mapping[str, Tensor], expected: Mapping[str, torch.S
             f"EG3D checkpoint does not fit its own options: {'; '.join(found)}; "
             "is the file damaged, or not an EG3D generator?"
         )
+
+
+def _want_all(options: Mapping[str, Any], names: Iterable[str]) -> None:
+    missing = [name for name in names if name not in options]
+    if missing:
+        raise ModelError(f"EG3D checkpoint: option {', '.join(missing)} is missing; is this an EG3D generator?")
 
 
 def _refuse_unknown(kind: str, names: set[str]) -> None:

@@ -62,5 +62,7 @@ def expected_depth(weights: Tensor, depths: Tensor) -> Tensor:
         [B, N]
     """
     middles = (depths[..., 1:] + depths[..., :-1]) * 0.5
-    depth = (weights * middles).sum(dim=-1) / weights.sum(dim=-1)
-    return depth.nan_to_num(nan=torch.inf, posinf=torch.inf)
+    total = weights.sum(dim=-1)
+    seen = total > 0
+    # Never divide by zero, not even where the result is thrown away: its gradient would be NaN.
+    return torch.where(seen, (weights * middles).sum(dim=-1) / torch.where(seen, total, 1.0), torch.inf)

@@ -116,6 +116,22 @@ def render_rays(
     return RaySums(features * 2 - 1, depth.clamp(nearest, farthest), alpha)
 
 
+def merge_samples(
+    depths: Tensor, densities: Tensor, more_depths: Tensor, more_densities: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Samples of both passes in the order of depth.
+
+    Args:
+        depths, densities: [B, N, S]
+        more_depths, more_densities: [B, N, F]
+
+    Returns:
+        Sorted depths, their densities, and where each stood in the concatenation. Each [B, N, S + F]
+    """
+    merged, order = torch.cat([depths, more_depths], dim=-1).sort(dim=-1)
+    return merged, torch.cat([densities, more_densities], dim=-1).gather(-1, order), order
+
+
 def _render_block(
     field: Field, rays: Rays, near: Bound, far: Bound, draws: RayDraws, config: RaySamplingConfig
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -129,9 +145,9 @@ def _render_block(
     else:
         fine_depths = importance_depths(depths, weights, draws.fine)
         fine_density, fine_features = _look(field, rays, fine_depths)
-        depths, order = torch.cat([depths, fine_depths], dim=-1).sort(dim=-1)
-        weights = interval_weights(torch.cat([density, fine_density], dim=-1).gather(-1, order), depths)
-        # Weights go back to the order of the features: cheaper than sorting those.
+        depths, densities, order = merge_samples(depths, density, fine_depths, fine_density)
+        weights = interval_weights(densities, depths)
+        # The features stay where they are; their weights go back to them.
         shares = sample_weights(weights)
         shares = torch.zeros_like(shares).scatter(-1, order, shares)
         coarse_shares, fine_shares = shares.split([config.coarse, config.fine], dim=-1)

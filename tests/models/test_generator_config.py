@@ -1,0 +1,82 @@
+"""Options of the generators: derived numbers, and one clear line for what cannot be."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+from e3dge_video.config.generators import (
+    BackboneConfig,
+    CameraConfig,
+    DecoderConfig,
+    EG3DConfig,
+    MappingConfig,
+    RaySamplingConfig,
+    SuperResolutionConfig,
+    VolumeConfig,
+)
+from e3dge_video.errors import ConfigError
+
+
+def test_defaults_are_official_ffhq_512() -> None:
+    config = EG3DConfig()
+    assert (config.z_dim, config.w_dim, config.latent_rows, config.image_resolution) == (512, 512, 14, 512)
+    assert config.backbone.widths == (512, 512, 512, 512, 512, 256, 128)
+    assert config.camera.focal == pytest.approx(4.2647, abs=1e-4)
+    assert config.camera_dim == 25
+    assert (config.superresolution.input_size, config.superresolution.widths) == (128, (256, 128))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "image"), [("8XDC", 128, 512), ("8X", 128, 512), ("4X", 128, 256), ("2X", 64, 128)]
+)
+def test_super_resolution_sizes(kind: Any, size: int, image: int) -> None:
+    config = EG3DConfig(resolution=64, superresolution=SuperResolutionConfig(kind=kind))
+    assert (config.superresolution.input_size, config.image_resolution) == (size, image)
+
+
+def test_small_numbers() -> None:
+    config = EG3DConfig(
+        resolution=96,
+        mapping=MappingConfig(camera="none"),
+        backbone=BackboneConfig(plane_resolution=16, channels=[8, 8, 4]),
+        superresolution=SuperResolutionConfig(kind="none"),
+    )
+    assert config.backbone.widths == (8, 8, 4)
+    assert (config.latent_rows, config.camera_dim, config.image_resolution) == (6, 0, 96)
+    assert hash(config) == hash(dataclasses.replace(config))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: MappingConfig(layers=0), "mapping.layers must be positive, got 0"),
+        (lambda: MappingConfig(camera="maybe"), "mapping.camera must be one of conditioned, zeroed, none; got 'maybe'"),
+        (lambda: BackboneConfig(plane_resolution=96), "plane_resolution must be a power of two of at least 4, got 96"),
+        (lambda: BackboneConfig(plane_resolution=16, channels=(8, 8)), r"must give 3 positive widths .* got \(8, 8\)"),
+        (lambda: BackboneConfig(channel_base=128), "channel_base / plane_resolution must be positive"),
+        (lambda: DecoderConfig(features=2), "decoder.features must be at least 3"),
+        (lambda: VolumeConfig(box_warp=0), "volume.box_warp must be positive, got 0"),
+        (lambda: VolumeConfig(plane_axes="yz"), "volume.plane_axes must be one of released, corrected"),
+        (lambda: RaySamplingConfig(coarse=2), "rays.coarse must be at least 4, got 2"),
+        (lambda: RaySamplingConfig(fine=-1), "rays.fine must be 0 or more, got -1"),
+        (lambda: RaySamplingConfig(near_far=(3.0, 2.0)), "0 < near < far, got 3.0 and 2.0"),
+        (lambda: RaySamplingConfig(near_far="Auto"), "rays.near_far must be two numbers or \"auto\", got 'Auto'"),
+        (lambda: RaySamplingConfig(near_far="auto", disparity=True), "rays.disparity needs fixed bounds"),
+        (lambda: SuperResolutionConfig(kind="16X"), "superresolution.kind must be one of 8XDC, 8X, 4X, 2X, none"),
+        (lambda: SuperResolutionConfig(channels=(8,)), "superresolution.channels must give two positive widths"),
+        (lambda: SuperResolutionConfig(noise="some"), "superresolution.noise must be one of"),
+        (lambda: CameraConfig(pivot=(0, 0)), "camera.pivot must be three numbers"),
+        (lambda: EG3DConfig(z_dim=0), "z_dim must be positive, got 0"),
+        (
+            lambda: EG3DConfig(resolution=160, superresolution=SuperResolutionConfig(kind="4X")),
+            "4X takes at most 128 px, but resolution is 160",
+        ),
+    ],
+)
+def test_impossible_options_are_one_line(build: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        build()
+    assert "\n" not in str(caught.value)
