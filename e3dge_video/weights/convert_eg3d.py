@@ -161,7 +161,7 @@ def eg3d_config(
             clamp=init_kwargs.get("conv_clamp"),
         ),
         decoder=DecoderConfig(lr_multiplier=options.get("decoder_lr_mul", 1.0)),
-        volume=VolumeConfig(box_warp=options["box_warp"], white_back=options.get("white_back", False)),
+        volume=VolumeConfig(box_warp=float(options["box_warp"]), white_back=options.get("white_back", False)),
         rays=RaySamplingConfig(
             coarse=options["depth_resolution"],
             fine=options["depth_resolution_importance"],
