@@ -1,10 +1,11 @@
 """Options: dataclasses hold the defaults, a YAML file holds only what differs, `key=value` overrides come last.
 
-An unknown key is an error that names the file and the nearest known key, so that a typing mistake never passes silently.
+An unknown key is an error that names the file and the nearest known key: a typing mistake never passes silently.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import types
@@ -117,8 +118,9 @@ def _convert(hint: Any, value: Any, source: str, key: str) -> Any:
             )
     if origin is dict and isinstance(value, Mapping):
         return {k: _convert(parts[1], v, source, f"{key}.{k}") for k, v in value.items()}
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):  # YAML reads 2e-3 as text
+            return float(value)
     if hint is Path and isinstance(value, (str, Path)):
         return Path(value)
     if hint is Any or (hint is type(None) and value is None):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 #: Focal length of EG3D's face models divided by the image size (2985.29 px of a 700 px crop).
 EG3D_FOCAL = 2985.29 / 700.0
-#: Distance of EG3D's training cameras from the pivot, in world units.
+#: Distance of our cameras from the pivot, world units. (EG3D's own are as far from the world origin: `eg3d_orbit`.)
 EG3D_RADIUS = 2.7
 #: Point that EG3D's face cameras look at.
 EG3D_PIVOT = (0.0, 0.0, 0.2)
@@ -94,16 +94,13 @@ class Camera:
             pivot: Point looked at, world units.
             focal: Focal length divided by the image size.
         """
-        yaw, pitch = torch.broadcast_tensors(
+        angles = torch.broadcast_tensors(
             torch.as_tensor(yaw, dtype=torch.float32).reshape(-1),
             torch.as_tensor(pitch, dtype=torch.float32).reshape(-1),
         )
-        centre = torch.tensor(pivot, dtype=torch.float32, device=yaw.device)
-        outward = torch.stack([yaw.sin() * pitch.cos(), pitch.sin(), yaw.cos() * pitch.cos()], dim=1)
-        cam2world = torch.eye(4, device=yaw.device).repeat(len(yaw), 1, 1)
-        cam2world[:, :3, :3] = _looking_along(-outward)
-        cam2world[:, :3, 3] = centre + radius * outward
-        return Camera(cam2world, pinhole_intrinsics(focal).to(yaw.device).repeat(len(yaw), 1, 1))
+        upright = torch.zeros(len(angles[0]), 4, device=angles[0].device)
+        pose = torch.cat([torch.stack(angles, dim=1), upright], dim=1)
+        return Camera.from_pose(pose, radius=radius, pivot=pivot, focal=focal)
 
     @staticmethod
     def from_pose(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ def parse_edit(text: str, known: Mapping[str, tuple[float, float]]) -> Edit:
         if not all(matches):
             raise ConfigError(f"--edit {text}: write a strength ({name}=1.5) or keyframes ({name}=0@0s,2@4s)")
         keyframes = [(float(m[2]), float(m[1])) for m in matches if m]
-        if any(b[0] <= a[0] for a, b in zip(keyframes, keyframes[1:], strict=False)):
+        if any(b[0] <= a[0] for a, b in itertools.pairwise(keyframes)):
             raise ConfigError(f"--edit {text}: the keyframes' times must rise")
     low, high = known[name]
     for _, strength in keyframes:

@@ -38,10 +38,10 @@ class LiftConfig:
 
 @dataclass(frozen=True)
 class Layer:
-    """A head seen by a camera, colours straight (not multiplied by alpha).
+    """A head seen by a camera.
 
     Attributes:
-        color: RGB in [-1, 1]. [B, 3, S, S]
+        color: RGB in 0..1, multiplied by alpha. [B, 3, S, S]
         alpha: Opacity. [B, 1, S, S]
         depth: Distance along the ray, world units. [B, 1, S, S]
     """
@@ -56,12 +56,12 @@ class LiftedResidual:
     """What the input picture adds to the global reconstruction, ready to be read from any view.
 
     Attributes:
-        residual: Δ of straight colours. [B, 3, S, S]
+        residual: Δ, colours in 0..1 not multiplied by alpha. [B, 3, S, S]
         confidence: Trust in Δ, 0..1. [B, 1, S, S]
         depth: Depth of the coarse reconstruction at the input view. [B, 1, S, S]
         matte: Foreground of the picture. [B, 1, S, S]
-        image: The picture itself. [B, 3, S, S]
-        background: The picture with the person filled in. [B, 3, S, S]
+        image: The picture itself, in 0..1. [B, 3, S, S]
+        background: The picture with the person filled in, in 0..1. [B, 3, S, S]
         camera: Camera of the picture.
     """
 
@@ -88,25 +88,27 @@ class ResidualLift:
         """Take the residual at the input view.
 
         Args:
-            image: The picture. [B, 3, S, S]
+            image: The picture, in [-1, 1]. [B, 3, S, S]
             matte: Its foreground, 0..1. [B, 1, S, S]
             coarse: Global reconstruction at `camera`.
             camera: Camera of the picture.
             face: The part that is foreground beyond doubt (inside the landmarks), 0..1. [B, 1, S, S]
         """
+        image = (image + 1) / 2
         matte = torch.maximum(matte, face)
-        confidence = matte * coarse.alpha * self._facing(coarse.depth, coarse.alpha, camera)
+        solid_head = ((coarse.alpha - 0.7) / 0.25).clamp(0, 1)
+        confidence = matte * solid_head * self._facing(coarse.depth, camera)
         # One pixel of erosion: at the very outline a pixel mixes head and background.
         confidence = -F.max_pool2d(-confidence, 3, stride=1, padding=1)
-        solid = -F.max_pool2d(F.max_pool2d(matte, 9, 1, 4), 1, 1, 0)
-        background, _ = push_pull(image, (1 - solid).clamp_min(0) ** 2)
+        person = F.max_pool2d(matte, 9, stride=1, padding=4)
+        background = push_pull(image, (1 - person) ** 2)
         return LiftedResidual(
-            residual=image - coarse.color,
+            residual=image - coarse.color / coarse.alpha.clamp_min(0.5),
             confidence=confidence,
             depth=coarse.depth,
             matte=matte,
             image=image,
-            background=torch.lerp(image, background, solid),
+            background=torch.lerp(image, background, person),
             camera=camera,
         )
 
@@ -137,15 +139,16 @@ class ResidualLift:
         if edit_change is not None:
             weight = weight * (1 - read[:, 6:7])
         residual = read[:, :3]
-        smooth, _ = push_pull(residual, weight)
-        added = weight * residual + (1 - weight) * self.config.fill * smooth
+        added = torch.lerp(self.config.fill * push_pull(residual, weight), residual, weight)
         # Nothing can stand where the input camera saw background (visual hull).
         inside = ((uv > 0) & (uv < 1)).all(dim=-1).view(-1, 1, size, size)
-        alpha = target.alpha * torch.where(inside, read[:, 5:6], 1.0)
-        color = (target.color + added).clamp(-1, 1)
-        return alpha * color + (1 - alpha) * self._surroundings(lifted, camera, size), alpha
+        hull = torch.where(inside, read[:, 5:6], 1.0)
+        alpha = target.alpha * hull
+        head = target.color * hull + alpha * added
+        picture = head + (1 - alpha) * self._surroundings(lifted, camera, size)
+        return 2 * picture.clamp(0, 1) - 1, alpha
 
-    def _facing(self, depth: Tensor, alpha: Tensor, camera: Camera) -> Tensor:
+    def _facing(self, depth: Tensor, camera: Camera) -> Tensor:
         """Trust by the angle between surface and ray: 0 where the surface is seen edge-on. [B, 1, S, S]"""
         size = depth.shape[-1]
         points = unproject(depth, camera).view(-1, size, size, 3)
@@ -171,7 +174,7 @@ class ResidualLift:
         return matte * board[:, :3] + (1 - matte) * lifted.background
 
 
-def push_pull(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def push_pull(values: Tensor, weight: Tensor) -> Tensor:
     """Fill where the weight is small with a smooth continuation of where it is large (image pyramid).
 
     Args:
@@ -179,17 +182,15 @@ def push_pull(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         weight: Trust, 0..1. [B, 1, S, S]
 
     Returns:
-        Filled map, equal to `values` where the weight is one [B, C, S, S], and the filled weight [B, 1, S, S].
+        Filled map, equal to `values` where the weight is one. [B, C, S, S]
     """
     size = values.shape[-1]
-    if size <= 2:
+    if size % 2 or size <= 2:
         total = weight.sum(dim=(2, 3), keepdim=True)
         mean = (values * weight).sum(dim=(2, 3), keepdim=True) / total.clamp_min(1e-6)
-        return torch.lerp(mean.expand_as(values), values, weight), weight
+        return torch.lerp(mean.expand_as(values), values, weight)
     total = F.avg_pool2d(weight, 2)
     below = F.avg_pool2d(values * weight, 2) / total.clamp_min(1e-6)
     # A coarse cell with any trusted pixel in it is itself trusted: weights saturate on the way down.
-    filled, filled_weight = push_pull(below, (4 * total).clamp(0, 1))
-    up = F.interpolate(filled, (size, size), mode="bilinear", align_corners=False)
-    up_weight = F.interpolate(filled_weight, (size, size), mode="bilinear", align_corners=False)
-    return torch.lerp(up, values, weight), torch.maximum(weight, up_weight)
+    filled = push_pull(below, (4 * total).clamp(0, 1))
+    return torch.lerp(F.interpolate(filled, (size, size), mode="bilinear", align_corners=False), values, weight)

@@ -42,7 +42,7 @@ def disturbed(
     recolored: tuple[int, ...],
     rng: np.random.Generator,
     config: AugmentationConfig,
-) -> tuple[Image, NDArray[np.float32]]:
+) -> tuple[Image, NDArray[np.floating]]:
     """One encoder input made from one render.
 
     Args:
@@ -96,7 +96,7 @@ def _soft_shadow(size: int, rng: np.random.Generator) -> Image:
     return shadow
 
 
-def _occluder(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _occluder(size: int, rng: np.random.Generator) -> NDArray[np.floating]:
     """A hand, cup, microphone or frame edge: a blob or bar that mostly enters from below or the sides. [S, S]"""
     mask = np.zeros((size, size), np.float32)
     side = rng.random()
@@ -125,25 +125,33 @@ def _camera(image: Image, rng: np.random.Generator, config: AugmentationConfig) 
     """Optics, sensor and codec: blur, loss of resolution, sharpening, noise, JPEG."""
     size = image.shape[0]
     if rng.random() < config.blur:
-        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.009 * size)))
+        image = _blurred(image, rng.uniform(0.3, 0.009 * size))
     elif rng.random() < 0.1:
         image = _motion_blur(image, rng)
     if rng.random() < config.rescale:
         small = int(size * rng.uniform(0.25, 0.9))
-        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
-        image = cv2.resize(image, (size, size), interpolation=(cv2.INTER_LINEAR, cv2.INTER_CUBIC)[rng.integers(2)])
+        reduced = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        kind = (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[rng.integers(2)]
+        image = np.asarray(cv2.resize(reduced, (size, size), interpolation=kind), np.float32)
     if rng.random() < config.sharpen:
-        image = image + rng.uniform(0.3, 1.2) * (image - cv2.GaussianBlur(image, (0, 0), 0.006 * size))
+        image = image + rng.uniform(0.3, 1.2) * (image - _blurred(image, 0.006 * size))
     if rng.random() < config.noise:
         image = image + rng.normal(0, rng.uniform(0.003, 0.04), image.shape).astype(np.float32)
     image = np.clip(image, 0, 1)
     if rng.random() < config.jpeg:
-        quality = int(rng.integers(25, 95))
-        code = cv2.imencode(
-            ".jpg", np.round(255 * image[..., ::-1]).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, quality]
-        )[1]
-        image = cv2.imdecode(code, cv2.IMREAD_COLOR)[..., ::-1].astype(np.float32) / 255
+        image = _jpeg(image, int(rng.integers(25, 95)))
     return image
+
+
+def _jpeg(image: Image, quality: int) -> Image:
+    pixels = np.round(255 * image[..., ::-1]).astype(np.uint8)
+    decoded = cv2.imdecode(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was just encoded
+    return np.asarray(decoded[..., ::-1], np.float32) / 255
+
+
+def _blurred(image: Image, sigma: float) -> Image:
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), float(sigma)), np.float32)
 
 
 def _motion_blur(image: Image, rng: np.random.Generator) -> Image:
@@ -154,5 +162,4 @@ def _motion_blur(image: Image, rng: np.random.Generator) -> Image:
     offset = np.array([np.cos(angle), np.sin(angle)]) * half
     start, end = (np.array([half, half]) - offset).astype(int), (np.array([half, half]) + offset).astype(int)
     cv2.line(kernel, tuple(int(v) for v in start), tuple(int(v) for v in end), 1.0)
-    blurred: Image = cv2.filter2D(image, -1, kernel / kernel.sum())
-    return blurred
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), np.float32)

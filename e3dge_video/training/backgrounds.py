@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.float32]  # [S, S, 3], RGB in 0..1
+Image = NDArray[np.floating]  # [S, S, 3], RGB in 0..1
 
 
 def random_background(size: int, rng: np.random.Generator) -> Image:
@@ -18,7 +18,7 @@ def random_background(size: int, rng: np.random.Generator) -> Image:
     makers = (_plain, _clouds, _room, _shelves, _bokeh, _bands, _texture)
     image = makers[rng.choice(len(makers), p=(0.14, 0.14, 0.2, 0.14, 0.12, 0.12, 0.14))](size, rng)
     if rng.random() < 0.6:
-        image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.03 * size)))
+        image = np.asarray(cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.3, 0.03 * size))), np.float32)
     return np.clip(image, 0, 1).astype(np.float32)
 
 
@@ -34,8 +34,8 @@ def _color(rng: np.random.Generator) -> Image:
 def _noise(size: int, rng: np.random.Generator, cells: int, channels: int = 1) -> Image:
     """Smooth noise with about `cells` features across, values about -1..1. [size, size, channels]"""
     grid = rng.normal(size=(cells + 1, cells + 1, channels)).astype(np.float32)
-    field: Image = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC).reshape(size, size, channels)
-    return field
+    field = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(field, np.float32).reshape(size, size, channels)
 
 
 def _plain(size: int, rng: np.random.Generator) -> Image:

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import project
-from e3dge_video.heads.dataset import HeadDataset
 from e3dge_video.training.augmentation import AugmentationConfig, disturbed
+from e3dge_video.training.head_views import HeadViews
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class EncoderBatch:
 
 
 def draw_batch(
-    data: HeadDataset,
+    data: HeadViews,
     identities: np.ndarray,
     rng: np.random.Generator,
     augmentation: AugmentationConfig | None,
@@ -55,26 +56,28 @@ def draw_batch(
         augmentation: Disturbances, or None for clean pictures over mid-grey.
         landmark_noise: Standard deviation of the detector's error, in units of the eye distance.
     """
-    images, mattes, views = [], [], []
+    images: list[NDArray[np.floating]] = []
+    mattes: list[NDArray[np.floating]] = []
+    views: list[int] = []
     for identity in identities:
         view = int(rng.integers(data.views))
         record = data.view(int(identity), view)
         if augmentation is None:
             alpha = record.rgba[..., 3].astype(np.float32) / 255
-            image = alpha[..., None] * (record.rgba[..., :3].astype(np.float32) / 255 - 0.5) + 0.5
+            image: NDArray[np.floating] = alpha[..., None] * (record.rgba[..., :3].astype(np.float32) / 255 - 0.5) + 0.5
         else:
             image, alpha = disturbed(record.rgba, record.label, data.recolored_labels, rng, augmentation)
         images.append(image.transpose(2, 0, 1))
         mattes.append(alpha[None])
         views.append(view)
     ids = [int(i) for i in identities]
-    camera = Camera.from_eg3d(torch.from_numpy(np.stack([data.camera(i, v) for i, v in zip(ids, views, strict=True)])))
-    points = torch.from_numpy(np.stack([data.landmarks(i) for i in ids]))
+    camera = Camera.from_eg3d(torch.from_numpy(data.cameras[ids, views]))
+    points = torch.from_numpy(data.landmarks[ids])
     return EncoderBatch(
         image=torch.from_numpy(np.stack(images)) * 2 - 1,
         landmarks=noisy_landmarks(project(points, camera)[0], rng, landmark_noise),
         matte=torch.from_numpy(np.stack(mattes)),
-        z=torch.from_numpy(np.stack([data.z(i) for i in ids])),
+        z=torch.from_numpy(data.z[ids]),
         camera=camera,
         points=points,
         identities=ids,

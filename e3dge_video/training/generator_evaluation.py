@@ -1,4 +1,4 @@
-"""Held-out figures of a generator trained on rendered heads: new views by volume rendering against the exact renders."""
+"""Held-out figures of a generator trained on rendered heads: its new views against the exact renders."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.heads.dataset import HeadDataset
 from e3dge_video.io.images import to_array
-from e3dge_video.models.generators.eg3d.generator import EG3DGenerator
+from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.training.head_views import HeadView, HeadViews
 
 
 def evaluate_generator(
-    generator: EG3DGenerator, data: HeadDataset, identities: Sequence[int], *, size: int = 128, view: int = 1
+    generator: EG3D, data: HeadViews, identities: Sequence[int], *, size: int = 128, view: int = 1
 ) -> tuple[dict[str, float], NDArray[np.uint8]]:
     """Render identities the generator was never trained on and compare over grey.
 
@@ -29,17 +29,16 @@ def evaluate_generator(
         view: Which view of each identity.
 
     Returns:
-        PSNR (dB), MAE and MAE on the head (range -1..1), MAE on eyes, brows, mouth and glasses, median depth error (world
-        units); and a sheet: truth, rendering, depth.
+        PSNR (dB), MAE and MAE on the head (range -1..1), MAE on eyes, brows, mouth and glasses, median depth error
+        (world units); and a sheet: truth, rendering, depth.
     """
     figures: dict[str, list[float]] = {k: [] for k in ("psnr", "mae", "mae_head", "mae_detail", "depth")}
-    rows = []
-    detail_labels = [int(label) for label in data.detail_labels]
+    rows: list[NDArray[np.uint8]] = []
     for identity in identities:
         record = data.view(identity, view)
-        truth, alpha, depth, detail = _reduced(record, size, detail_labels)
+        truth, alpha, depth, detail = _reduced(record, size, data.detail_labels)
         camera = Camera.from_eg3d(torch.from_numpy(record.camera)[None])
-        latents = generator.map(torch.from_numpy(data.z(identity))[None])
+        latents = generator.map(torch.from_numpy(data.z[identity])[None])
         rendered = generator.render(generator.planes(latents, noise="const"), camera, resolution=size)
         image = over_grey(rendered.rgb, rendered.alpha)[0].clamp(-1, 1)
         error = (image - truth).abs().mean(dim=0)
@@ -61,9 +60,9 @@ def over_grey(rgb: Tensor, alpha: Tensor) -> Tensor:
     return rgb + (1 - alpha)
 
 
-def _reduced(record: object, size: int, detail: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _reduced(record: HeadView, size: int, detail: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Truth over grey [3, S, S], alpha, depth and detail mask [S, S] of one view at the evaluation's resolution."""
-    rgba, depth, label = record.rgba, record.depth, record.label  # type: ignore[attr-defined]
+    rgba, depth, label = record.rgba, record.depth, record.label
     alpha = rgba[..., 3:].astype(np.float32) / 255
     image = alpha * (rgba[..., :3].astype(np.float32) / 127.5 - 1)
     step = rgba.shape[0] // size

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.heads.dataset import HeadDataset
-from e3dge_video.models.generators.eg3d.generator import EG3DGenerator
+from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.generator_evaluation import evaluate_generator
+from e3dge_video.training.head_views import HeadViews
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PointConfig:
     detail_share: float = 0.3  # of the pixels, taken from eyes, brows, lips, teeth and glasses
     free: int = 2  # empty points per pixel
     color_weight: float = 1.0
-    occupancy_weight: float = 0.15
+    occupancy_weight: float = 0.3
     #: Raw density at which the occupancy's logit is one; solid matter ends a few units above.
     density_scale: float = 20.0
     thickness: float = 0.03  # how far behind the surface matter is certainly solid, world units
@@ -67,17 +67,18 @@ class PointBatch:
 class PointStage:
     """Surface-point colour and occupancy regression."""
 
-    def __init__(self, generator: EG3DGenerator, data: HeadDataset, config: PointConfig) -> None:
+    def __init__(self, generator: EG3D, data: HeadViews, config: PointConfig) -> None:
         self.generator, self.data, self.config = generator, data, config
-        self.train_ids = len(data) - config.held_out
-        self.half_box = generator.config.rendering.box_warp / 2
-        self.detail = np.isin(np.arange(256), [int(label) for label in data.detail_labels])
+        self.train_ids = data.train_count
+        self.half_box = generator.config.volume.box_warp / 2
+        self.detail = np.isin(np.arange(256), data.detail_labels)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"generator": self.generator}
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        unused = {id(p) for p in self.generator.superresolution.parameters()}
+        later = self.generator.superresolution
+        unused = {id(p) for p in later.parameters()} if later is not None else set()
         return (p for p in self.generator.parameters() if id(p) not in unused)
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
@@ -99,7 +100,7 @@ class PointStage:
         """One step's points."""
         ids = rng.choice(self.train_ids, self.config.identities, replace=False)
         parts = [self._points(int(i), rng) for i in ids]
-        z = torch.from_numpy(np.stack([self.data.z(int(i)) for i in ids]))
+        z = torch.from_numpy(self.data.z[ids])
         stacked = (torch.from_numpy(np.stack(p).astype(np.float32)) for p in zip(*parts, strict=True))
         return PointBatch(z, *stacked)
 
@@ -132,11 +133,9 @@ class PointStage:
             anywhere = near + rng.random(count) * (far - near)
             points.append(origin + rays * np.where(depth > 0, inside, anywhere)[:, None])
             solid.append(np.where(depth > 0, rgba[:, 3] / np.float32(255), 0))
-        importance_all = np.concatenate(importance)
-        importance_all /= max(importance_all.mean(), 1e-3)
-        return (
-            np.concatenate(surface), np.concatenate(color), importance_all, np.concatenate(points), np.concatenate(solid),
-        )  # fmt: skip
+        weights = np.concatenate(importance)
+        weights /= max(weights.mean(), 1e-3)
+        return tuple(np.concatenate(p) for p in (surface, color, (weights,), points, solid))
 
     def _pixels(
         self, labels: NDArray[np.uint8], alpha: NDArray[np.uint8], rng: np.random.Generator
@@ -155,14 +154,13 @@ class PointStage:
         return np.concatenate(picks)
 
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:
-        held_out = range(len(self.data) - self.config.held_out, len(self.data))
         generator = modules["generator"]
-        assert isinstance(generator, EG3DGenerator)
-        return evaluate_generator(generator, self.data, list(held_out)[: self.config.evaluate_identities])
+        assert isinstance(generator, EG3D)
+        return evaluate_generator(generator, self.data, list(self.data.held_out)[: self.config.evaluate_identities])
 
 
-def initialise_density(generator: EG3DGenerator, scale: float) -> None:
-    """Let the decoder's density row start at the scale of solid matter; it would take thousands of steps to grow there."""
+def initialise_density(generator: EG3D, scale: float) -> None:
+    """Let the decoder's density row start at the scale of solid matter: growing there would take thousands of steps."""
     with torch.no_grad():
         generator.decoder.output.weight[0].mul_(scale)
 

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from e3dge_video.geometry.projection import unproject
-from e3dge_video.heads.dataset import HeadDataset
 from e3dge_video.io.images import to_array
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder, pose_error_degrees
 from e3dge_video.models.face_points import FacePoints
-from e3dge_video.models.generators.eg3d.generator import EG3DGenerator
+from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.augmentation import AugmentationConfig
 from e3dge_video.training.encoder_data import EncoderBatch, draw_batch
 from e3dge_video.training.generator_evaluation import over_grey
+from e3dge_video.training.head_views import HeadViews
 
 
 @dataclass(frozen=True)
@@ -67,16 +67,16 @@ class GlobalStage:
         self,
         encoder: GlobalEncoder,
         pose_encoder: PoseEncoder,
-        generator: EG3DGenerator,
+        generator: EG3D,
         face_points: FacePoints,
-        data: HeadDataset,
+        data: HeadViews,
         config: GlobalConfig,
         steps: int,
     ) -> None:
         self.encoder, self.pose_encoder, self.config, self.data, self.steps = encoder, pose_encoder, config, data, steps
         self.generator = generator.eval().requires_grad_(False)
         self.face_points = face_points.eval().requires_grad_(False)
-        self.train_ids = len(data) - config.held_out
+        self.train_ids = data.train_count
         with torch.no_grad():
             latents = _latents_of(generator, data, range(min(4096, self.train_ids)))
             self.spread = latents.std(dim=0).clamp_min(1e-3)
@@ -133,12 +133,12 @@ class GlobalStage:
     def _teacher_points(self, identity: int, view: int, count: int, rng: np.random.Generator) -> Tensor:
         """Surface points, as many near the surface (σ 0.05), half as many anywhere in the box. [2.5·count, 3]"""
         record = self.data.view(identity, view)
-        camera = self.data.camera_of(identity, view)
+        camera = self.data.camera(identity, view)
         depth = torch.from_numpy(record.depth.astype(np.float32))[None, None]
         on_head = np.flatnonzero(record.depth.reshape(-1) > 0)
         surface = unproject(depth, camera)[0][on_head[rng.integers(0, len(on_head), count)]]
         near = surface + torch.from_numpy(rng.normal(0, 0.05, (count, 3)).astype(np.float32))
-        half = self.generator.config.rendering.box_warp / 2
+        half = self.generator.config.volume.box_warp / 2
         free = torch.from_numpy(rng.uniform(-half, half, (count // 2, 3)).astype(np.float32))
         return torch.cat([surface, near, free])
 
@@ -146,7 +146,7 @@ class GlobalStage:
         encoder, pose_encoder = modules["encoder"], modules["pose_encoder"]
         assert isinstance(encoder, GlobalEncoder) and isinstance(pose_encoder, PoseEncoder)
         rng = np.random.default_rng(7)
-        ids = np.arange(len(self.data) - self.config.held_out, len(self.data))[: self.config.evaluate_heads]
+        ids = np.asarray(self.data.held_out)[: self.config.evaluate_heads]
         batch = draw_batch(self.data, ids, rng, self.config.augmentation)
         output = encoder(batch.image, batch.landmarks)
         target = self.generator.map(batch.z)
@@ -176,14 +176,14 @@ class GlobalStage:
         return np.concatenate([np.concatenate(list(to_array(row)), axis=1) for row in rows], axis=0)
 
 
-def _latents_of(generator: EG3DGenerator, data: HeadDataset, identities: range) -> Tensor:
+def _latents_of(generator: EG3D, data: HeadViews, identities: range) -> Tensor:
     """One latent row per identity. [N, W]"""
-    z = torch.from_numpy(np.stack([data.z(i) for i in identities]))
+    z = torch.from_numpy(data.z[identities.start : identities.stop])
     return torch.cat([generator.map(part)[:, 0] for part in z.split(256)])
 
 
 def visible_metric(
-    generator: EG3DGenerator, face_points: FacePoints, latents: Tensor, data: HeadDataset, *, probes: int = 768
+    generator: EG3D, face_points: FacePoints, latents: Tensor, data: HeadViews, *, probes: int = 768
 ) -> Tensor:
     """Factor V of the metric in which codes are compared: |Δw V|² is about what a change Δw does to the picture.
 
@@ -200,7 +200,7 @@ def visible_metric(
         codes = w[:, None].expand(-1, generator.latent_shape[0], -1)
         points = []
         for i in ids:
-            record, camera = data.view(int(i), 0), data.camera_of(int(i), 0)
+            record, camera = data.view(int(i), 0), data.camera(int(i), 0)
             surface = unproject(torch.from_numpy(record.depth.astype(np.float32))[None, None], camera)[0]
             on_head = np.flatnonzero(record.depth.reshape(-1) > 0)
             points.append(surface[on_head[rng.integers(0, len(on_head), 2048)]])

@@ -6,10 +6,10 @@ uninterrupted one would have seen and ends with the same weights.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def train(
         stage: What to train.
         config: Length, optimiser and intervals.
         folder: Receives `checkpoint.pt`, `log.jsonl`, `samples/*.png` and, at the end, `averaged.pt`.
-        resolved: The whole configuration of the run as plain values; saved beside the checkpoint and compared on resume.
+        resolved: The whole configuration of the run as plain values; saved with the checkpoint, compared on resume.
 
     Returns:
         The last evaluation's figures.
@@ -144,8 +144,6 @@ class _Average:
     """Exponential moving average of a module's parameters; buffers are copied."""
 
     def __init__(self, module: nn.Module, half_life: int) -> None:
-        import copy
-
         self.source, self.half_life = module, half_life
         self.module = copy.deepcopy(module).eval().requires_grad_(False)
 
@@ -155,8 +153,8 @@ class _Average:
         decay = 0.5 ** (1 / max(1.0, min(self.half_life, step / 10)))
         for average, value in zip(self.module.parameters(), self.source.parameters(), strict=True):
             average.lerp_(value, 1 - decay)
-        for average, value in zip(self.module.buffers(), self.source.buffers(), strict=True):
-            average.copy_(value)
+        for kept, buffer in zip(self.module.buffers(), self.source.buffers(), strict=True):
+            kept.copy_(buffer)
 
 
 def _evaluate(
@@ -217,7 +215,7 @@ def _save(path: Path, state: Mapping[str, Any]) -> None:
     """Write beside, then rename: a killed run never leaves half a checkpoint."""
     temporary = path.with_suffix(".tmp")
     torch.save(dict(state), temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _write(journal: Any, record: Mapping[str, Any]) -> None:

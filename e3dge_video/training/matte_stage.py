@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from e3dge_video.heads.dataset import HeadDataset
 from e3dge_video.io.images import to_array
 from e3dge_video.models.matting import MatteNet
 from e3dge_video.training.augmentation import AugmentationConfig
 from e3dge_video.training.encoder_data import draw_batch
+from e3dge_video.training.head_views import HeadViews
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class MatteStageConfig:
 class MatteStage:
     """Image → matte, by cross-entropy and L1 of the matte's gradient."""
 
-    def __init__(self, network: MatteNet, data: HeadDataset, config: MatteStageConfig) -> None:
+    def __init__(self, network: MatteNet, data: HeadViews, config: MatteStageConfig) -> None:
         self.network, self.data, self.config = network, data, config
-        self.train_ids = len(data) - config.held_out
+        self.train_ids = data.train_count
 
     def modules(self) -> dict[str, nn.Module]:
         return {"matte": self.network}
@@ -58,7 +58,7 @@ class MatteStage:
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:
         network = modules["matte"]
         assert isinstance(network, MatteNet)
-        ids = np.arange(len(self.data) - self.config.held_out, len(self.data))[:96]
+        ids = np.asarray(self.data.held_out)[:96]
         image, truth = self._batch(ids, np.random.default_rng(5))
         matte = network(image)
         both = torch.minimum(matte, truth).sum(dim=(1, 2, 3)) / torch.maximum(matte, truth).sum(dim=(1, 2, 3))

@@ -1,4 +1,4 @@
-"""Model bundles: a folder with `model.json` and safetensors files; architecture comes from the bundle, never from flags.
+"""Model bundles: `model.json` and safetensors files; architecture comes from the bundle, never from flags.
 
 ```
 model.json               format, networks' sizes, camera and crop convention, licence, provenance, SHA-256 of each file
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,9 +102,8 @@ def read_spec(folder: Path) -> BundleSpec:
     except (OSError, ValueError) as error:
         raise ModelError(f"{path}: cannot be read ({error})") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise ModelError(
-            f"{path}: bundle format {values.get('format') if isinstance(values, dict) else '?'}, this version reads {FORMAT}"
-        )
+        found = values.get("format") if isinstance(values, dict) else None
+        raise ModelError(f"{path}: bundle format {found}, this version reads format {FORMAT}")
     try:
         return from_mapping(BundleSpec, values, source=str(path))
     except ConfigError as error:
@@ -148,12 +146,12 @@ def write_bundle(folder: Path, spec: BundleSpec, tensors: Mapping[str, Mapping[s
                 raise ModelError(f"{name}: {key} has values that fp16 cannot hold")
         temporary = folder / f".{name}.tmp"
         save_file(half, temporary)
-        os.replace(temporary, folder / name)
+        temporary.replace(folder / name)
         files[name] = sha256(folder / name)
     values = to_mapping(spec) | {"files": files}
     temporary = folder / ".model.json.tmp"
     temporary.write_text(json.dumps(values, indent=1) + "\n")
-    os.replace(temporary, folder / "model.json")
+    temporary.replace(folder / "model.json")
     return read_spec(folder)
 
 

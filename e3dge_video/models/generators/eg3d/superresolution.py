@@ -45,6 +45,10 @@ class SuperResolution(nn.Module):
         if size != target:
             features = resize_bilinear(features, target, antialias=self.config.antialias)
             rgb = resize_bilinear(rgb, target, antialias=self.config.antialias)
+        return self.refine(rgb, features, latents)
+
+    def refine(self, rgb: Tensor, features: Tensor, latents: Tensor) -> Tensor:
+        """The two blocks alone, for inputs already at the module's scale (a whole image or a patch of one)."""
         rows = latents[:, -1:].expand(-1, 3, -1)
         x: Tensor = features
         image: Tensor = rgb

@@ -1,0 +1,108 @@
+"""`e3dge-video train`: heads → generator → landmarks → directions, global, matte → pack."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_CONFIG = click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="YAML file, or the name of a bundled one such as training/starter_generator.yaml.",
+)
+_OUT = click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Folder of the run; given again, the run goes on."
+)
+_OVERRIDES = click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]…")
+
+
+@click.group("train")
+def train_group() -> None:
+    """Train every part of a model. A run logs to its folder, may be stopped any time and goes on when called again."""
+
+
+@train_group.command("heads")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--identities", type=click.IntRange(1), default=4000, show_default=True)
+@click.option("--views", type=click.IntRange(1), default=5, show_default=True, help="Pictures of each head.")
+@click.option("--size", type=click.IntRange(16), default=256, show_default=True, help="Side of the pictures, pixels.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=None, help="Processes; all cores unless given.")
+@click.option("--maps", default="depth,label", show_default=True, help="Kept beside the picture: depth, label, normal.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet (PNG) here.")
+def heads(
+    out: Path, identities: int, views: int, size: int, seed: int, workers: int | None, maps: str, sheet: Path | None
+) -> None:
+    """Render a data set of procedural heads into OUT (needs the extra: pip install 'e3dge-video[heads]')."""
+    import os
+
+    from e3dge_video.heads.dataset import write_dataset
+
+    write_dataset(
+        out,
+        count=identities,
+        views=views,
+        size=size,
+        seed=seed,
+        workers=workers or os.cpu_count() or 1,
+        maps=tuple(maps.split(",")),
+    )
+    click.echo(f"{identities} heads × {views} views of {size} px in {out}")
+    if sheet is not None:
+        from e3dge_video.heads.sheet import contact_sheet
+
+        contact_sheet(sheet)
+        click.echo(f"contact sheet in {sheet}")
+
+
+def _run(schema: str, function: str, config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    from e3dge_video.config.load import bundled_config, load_config
+    from e3dge_video.training import runs
+
+    path = config if config.exists() else bundled_config(str(config))
+    run: Any = load_config(getattr(runs, schema), path, overrides)
+    train: Callable[[Any, Path], dict[str, float]] = getattr(runs, function)
+    figures = train(run, out)
+    for name, value in figures.items():
+        click.echo(f"{name:<24} {value:.4f}")
+
+
+@train_group.command("generator")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def generator(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Train G on rendered heads: first points, then volume rendering and super-resolution (two runs)."""
+    _run("GeneratorRun", "train_generator", config, out, overrides)
+
+
+@train_group.command("landmarks")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def landmarks(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Train the 3D landmarks of a code."""
+    _run("LandmarkRun", "train_landmarks", config, out, overrides)
+
+
+@train_group.command("global")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def global_encoder(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Train E0 with geometry supervision, and E_ξ with it (§4.1, §4.4)."""
+    _run("GlobalRun", "train_global", config, out, overrides)
+
+
+@train_group.command("matte")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def matte(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Train the foreground matte."""
+    _run("MatteRun", "train_matte", config, out, overrides)

@@ -1,0 +1,157 @@
+"""Training runs: a configuration each, put together from data, networks and a stage, for `e3dge-video train …`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
+from e3dge_video.config.generators import EG3DConfig
+from e3dge_video.config.load import from_mapping, to_mapping
+from e3dge_video.errors import ConfigError
+from e3dge_video.models.encoders.global_encoder import GlobalEncoder
+from e3dge_video.models.encoders.pose_encoder import PoseEncoder
+from e3dge_video.models.face_points import FacePoints
+from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.matting import MatteNet
+from e3dge_video.training.generator_stage import PointConfig, PointStage, initialise_density
+from e3dge_video.training.global_stage import GlobalConfig, GlobalStage
+from e3dge_video.training.head_views import HeadViews
+from e3dge_video.training.loop import LoopConfig, train
+from e3dge_video.training.matte_stage import MatteStage, MatteStageConfig
+from e3dge_video.training.points_stage import FacePointsConfig, FacePointsStage
+from e3dge_video.training.render_stage import RenderConfig, RenderStage
+
+
+@dataclass(frozen=True)
+class GeneratorRun:
+    """`train generator`: points first, then rays and super-resolution."""
+
+    generator: EG3DConfig = field(default_factory=EG3DConfig)
+    phase: Literal["points", "render"] = "points"
+    init: Path | None = None  # folder of an earlier generator run to start from
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    points: PointConfig = field(default_factory=PointConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
+
+
+@dataclass(frozen=True)
+class LandmarkRun:
+    """`train landmarks`: 3D landmarks of a code."""
+
+    generator: Path = Path("generator")  # folder of the generator run
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    landmarks: FacePointsConfig = field(default_factory=FacePointsConfig)
+
+
+@dataclass(frozen=True)
+class GlobalRun:
+    """`train global`: E0, and E_ξ with it."""
+
+    generator: Path = Path("generator")
+    face_points: Path = Path("landmarks")
+    encoder: GlobalEncoderConfig = field(default_factory=GlobalEncoderConfig)
+    init: Path | None = None
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    stage: GlobalConfig = field(default_factory=GlobalConfig)
+
+
+@dataclass(frozen=True)
+class MatteRun:
+    """`train matte`: the foreground matte."""
+
+    matte: MatteConfig = field(default_factory=MatteConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    stage: MatteStageConfig = field(default_factory=MatteStageConfig)
+
+
+def train_generator(run: GeneratorRun, folder: Path) -> dict[str, float]:
+    """Train G; returns the held-out figures."""
+    torch.manual_seed(run.loop.seed)
+    generator = EG3D(run.generator)
+    if run.init is not None:
+        generator.load_state_dict(averaged(run.init)["generator"])
+    if run.phase == "points":
+        if run.init is None:
+            initialise_density(generator, run.points.density_scale)
+        data = HeadViews(run.points.data, run.points.held_out)
+        _check_latents(generator, data)
+        return train(PointStage(generator, data, run.points), run.loop, folder, resolved=to_mapping(run))
+    data = HeadViews(run.render.data, run.render.held_out)
+    _check_latents(generator, data)
+    return train(RenderStage(generator, data, run.render), run.loop, folder, resolved=to_mapping(run))
+
+
+def train_landmarks(run: LandmarkRun, folder: Path) -> dict[str, float]:
+    """Train the 3D landmarks of a code."""
+    torch.manual_seed(run.loop.seed)
+    generator = load_generator_run(run.generator)
+    data = HeadViews(run.landmarks.data, run.landmarks.held_out)
+    _check_latents(generator, data)
+    stage = FacePointsStage(FacePoints(generator.latent_shape[1]), generator, data, run.landmarks)
+    return train(stage, run.loop, folder, resolved=to_mapping(run))
+
+
+def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
+    """Train E0 and E_ξ."""
+    torch.manual_seed(run.loop.seed)
+    generator = load_generator_run(run.generator)
+    face_points = FacePoints(generator.latent_shape[1])
+    face_points.load_state_dict(averaged(run.face_points)["face_points"])
+    encoder = GlobalEncoder(run.encoder, generator.latent_shape)
+    pose_encoder = PoseEncoder(*encoder.feature_shape)
+    if run.init is not None:
+        weights = averaged(run.init)
+        encoder.load_state_dict(weights["encoder"])
+        pose_encoder.load_state_dict(weights["pose_encoder"])
+    data = HeadViews(run.stage.data, run.stage.held_out)
+    _check_latents(generator, data)
+    stage = GlobalStage(encoder, pose_encoder, generator, face_points, data, run.stage, run.loop.steps)
+    return train(stage, run.loop, folder, resolved=to_mapping(run))
+
+
+def train_matte(run: MatteRun, folder: Path) -> dict[str, float]:
+    """Train the matte."""
+    torch.manual_seed(run.loop.seed)
+    stage = MatteStage(MatteNet(run.matte), HeadViews(run.stage.data, run.stage.held_out), run.stage)
+    return train(stage, run.loop, folder, resolved=to_mapping(run))
+
+
+def averaged(folder: Path) -> dict[str, dict[str, Any]]:
+    """Averaged weights of a run: of its end, or of its last checkpoint while it goes on."""
+    final, checkpoint = folder / "averaged.pt", folder / "checkpoint.pt"
+    if final.exists():
+        weights: dict[str, dict[str, Any]] = torch.load(final, map_location="cpu", weights_only=True)
+        return weights
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+        return dict(state["averages"])
+    raise ConfigError(f"{folder}: no training run here (averaged.pt or checkpoint.pt); train this part first")
+
+
+def run_config(folder: Path) -> dict[str, Any]:
+    """The resolved configuration of a run, as plain values."""
+    import json
+
+    checkpoint = folder / "checkpoint.pt"
+    if not checkpoint.exists():
+        raise ConfigError(f"{folder}: no training run here (checkpoint.pt); train this part first")
+    return dict(json.loads(torch.load(checkpoint, map_location="cpu", weights_only=True)["config"]))
+
+
+def load_generator_run(folder: Path) -> EG3D:
+    """The generator of a run, averaged weights, in evaluation mode."""
+    generator = EG3D(from_mapping(EG3DConfig, run_config(folder)["generator"], source=str(folder)))
+    generator.load_state_dict(averaged(folder)["generator"])
+    return generator.eval().requires_grad_(False)
+
+
+def _check_latents(generator: EG3D, data: HeadViews) -> None:
+    if generator.config.z_dim != data.z_dim:
+        raise ConfigError(
+            f"the generator's z has {generator.config.z_dim} numbers, the data set's {data.z_dim}; "
+            f"set generator.z_dim={data.z_dim}"
+        )

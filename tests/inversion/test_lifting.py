@@ -1,0 +1,105 @@
+"""The lift on a scene where everything is known: a textured ball before a plain wall."""
+
+import pytest
+import torch
+
+from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
+from e3dge_video.geometry.projection import pixel_directions
+from e3dge_video.inversion.lifting import Layer, ResidualLift, push_pull
+
+SIZE, RADIUS = 64, 0.2
+
+
+def ball(camera: Camera, textured: bool) -> Layer:
+    """A ball around the pivot: grey, or with colours that depend on the place."""
+    pivot = torch.tensor(EG3D_PIVOT)
+    rays, origin = pixel_directions(camera, SIZE), camera.position[:, None]
+    along = ((pivot - origin) * rays).sum(-1)
+    gap = (origin + along[..., None] * rays - pivot).square().sum(-1)
+    hit = gap < RADIUS**2
+    depth = along - (RADIUS**2 - gap).clamp_min(0).sqrt()
+    points = origin + depth[..., None] * rays - pivot
+    color = 0.5 + (0.3 * torch.sin(points * 25) if textured else 0 * points)
+    alpha = hit.float().view(-1, 1, SIZE, SIZE)
+    return Layer(color.transpose(1, 2).view(-1, 3, SIZE, SIZE) * alpha, alpha, depth.view(-1, 1, SIZE, SIZE))
+
+
+def picture(camera: Camera, wall: float = 0.1) -> torch.Tensor:
+    layer = ball(camera, textured=True)
+    return 2 * (layer.color + (1 - layer.alpha) * wall) - 1
+
+
+def lifted(camera: Camera):
+    coarse = ball(camera, textured=False)
+    return ResidualLift().lift(picture(camera), coarse.alpha, coarse, camera, torch.zeros_like(coarse.alpha))
+
+
+def test_input_view_is_given_back():
+    camera = Camera.orbit(0.1, -0.05)
+    image, _ = ResidualLift().render(lifted(camera), ball(camera, textured=False), camera)
+    error = (image - picture(camera)).abs().mean(dim=1)[0]
+    assert error.mean() < 0.012 and error.median() < 1e-3
+
+
+def test_novel_view_carries_the_texture_where_it_was_seen():
+    camera, other = Camera.orbit(0.0, 0.0), Camera.orbit(0.3, 0.1)
+    target = ball(other, textured=False)
+    image, alpha = ResidualLift().render(lifted(camera), target, other)
+    truth = picture(other)
+    core = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    core[22:42, 18:40] = True
+    assert (image - truth).abs().mean(dim=1)[0][core].mean() < 0.05
+    untextured = 2 * target.color + 2 * (1 - target.alpha) * 0.1 - 1
+    assert (untextured - truth).abs().mean(dim=1)[0][core].mean() > 0.2
+    assert torch.isfinite(image).all() and (alpha <= target.alpha + 1e-6).all()
+
+
+def test_nothing_stands_where_the_input_saw_the_wall():
+    """The generated head is larger than the real one: the surplus must not become wall-coloured skin."""
+    camera = Camera.orbit(0.0, 0.0)
+    coarse = ball(camera, textured=False)
+    matte = torch.nn.functional.max_pool2d(-coarse.alpha, 7, 1, 3).neg()
+    real = matte * coarse.color + (1 - matte) * 0.1
+    scene = ResidualLift().lift(2 * real - 1, matte, coarse, camera, torch.zeros_like(matte))
+    image, alpha = ResidualLift().render(scene, coarse, camera)
+    surplus = (coarse.alpha - matte)[0, 0] > 0.5
+    assert alpha[0, 0][surplus].max() < 0.3
+    assert (image[0] - (2 * real - 1)[0]).abs().mean(dim=0)[surplus].mean() < 0.15
+
+
+def test_hidden_side_continues_without_a_seam():
+    """From the far side nothing was seen: the result is the coarse head plus a smooth residual, not holes."""
+    camera, behind = Camera.orbit(0.0, 0.0), Camera.orbit(2.8, 0.0)
+    bright = ball(camera, textured=False)
+    image = 2 * (bright.color * 1.4 + (1 - bright.alpha) * 0.1) - 1
+    scene = ResidualLift().lift(image, bright.alpha, bright, camera, torch.zeros_like(bright.alpha))
+    seen, alpha = ResidualLift().render(scene, ball(behind, textured=False), behind)
+    inside = alpha[0, 0] > 0.99
+    assert seen[0, 0][inside].std() < 0.05
+
+
+def test_residual_steps_back_where_the_edit_changes_the_picture():
+    camera = Camera.orbit(0.0, 0.0)
+    target, change = ball(camera, textured=False), torch.zeros(1, 1, SIZE, SIZE)
+    change[..., 20:44, 20:44] = 1.5
+    image, _ = ResidualLift().render(lifted(camera), target, camera, change)
+    kept, _ = ResidualLift().render(lifted(camera), target, camera, torch.zeros_like(change))
+    assert (kept - picture(camera)).abs()[0, :, 31:33, 31:33].mean() < 0.02
+    assert (image - picture(camera)).abs()[0, :, 24:40, 24:40].max() > 0.1
+
+
+def test_push_pull_keeps_trusted_values_and_fills_constant_fields_exactly():
+    generator = torch.Generator().manual_seed(1)
+    values = torch.rand(2, 3, 32, 32, generator=generator)
+    weight = (torch.rand(2, 1, 32, 32, generator=generator) > 0.7).float()
+    filled = push_pull(values, weight)
+    assert torch.equal(filled * weight, values * weight)
+    constant = push_pull(torch.full((1, 1, 32, 32), 0.7), weight[:1])
+    assert constant.sub(0.7).abs().max() < 1e-5
+    lowest = torch.where(weight > 0, values, torch.full_like(values, 9.0)).amin(dim=(2, 3))
+    assert (filled.amin(dim=(2, 3)) >= lowest - 1e-5).all()
+
+
+@pytest.mark.parametrize("size", [30, 31])
+def test_push_pull_takes_any_size(size):
+    assert push_pull(torch.rand(1, 3, size, size), torch.zeros(1, 1, size, size)).isfinite().all()
