@@ -133,7 +133,7 @@ class PictureConverter:
         steps: list[tuple[str, str | None, dict[str, str]]] = [("scale", to_rgb, {})]
         with hdr.lookup_file(self.colour.transfer, self.colour.primaries) as table:
             if self.colour.needs_mapping:
-                deep = target + "12le"
+                deep = target + "16le"  # the depth for which lut3d has SIMD code
                 steps += [("format", deep, {}), ("lut3d", None, {"file": str(table), "interp": "tetrahedral"})]
                 steps += [("scale", "sws_dither=none:flags=accurate_rnd:in_range=pc:out_range=pc", {})]
             steps += [("format", target, {})]

@@ -103,8 +103,7 @@ class PacketCursor:
         self._path = path
         self._threads = threads
         self._table = table
-        columns = (table.pts, table.dts, table.pos, table.size)
-        self._identities = [_identity(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+        self._stamps = np.stack([table.pts, table.dts, table.pos, table.size], axis=1)  # [P, 4]
         self._numbers: dict[tuple[int, ...], int] | None = None
         self._kept: dict[int, av.Packet] = {}
         self._container: InputContainer | None = None
@@ -145,7 +144,7 @@ class PacketCursor:
     def _take(self) -> av.Packet:
         """The next packet, with the times that the table knows."""
         packet = next(self._feed, None)
-        if packet is not None and _identity(*_stamps(packet)) != self._identities[self._next]:
+        if packet is not None and _identity(*_stamps(packet)) != _identity(*self._stamps[self._next].tolist()):
             packet = self._take_from_start() if self._sought else None
         if packet is None:
             raise InputError(f"{self._path}: ends before the frames found in it earlier; was it changed meanwhile?")
@@ -199,8 +198,9 @@ class PacketCursor:
 
     def _number_of(self, packet: av.Packet) -> int | None:
         if self._numbers is None:
-            self._numbers = {identity: number for number, identity in enumerate(self._identities)}
-            for number, identity in enumerate(self._identities):  # packets that look alike prove nothing
+            identities = [_identity(*row) for row in self._stamps.tolist()]
+            self._numbers = {identity: number for number, identity in enumerate(identities)}
+            for number, identity in enumerate(identities):  # packets that look alike prove nothing
                 if self._numbers.get(identity, number) != number:
                     del self._numbers[identity]
         return self._numbers.get(_identity(*_stamps(packet)))

@@ -105,7 +105,7 @@ def test_cover_art_is_no_video(tmp_path):
         track.codec_context.layout = "mono"
         cover = out.add_stream("mjpeg", rate=1)
         cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
-        cover.disposition = av.stream.Disposition.attached_pic
+        cover.disposition = av.stream.Disposition.attached_pic.value
         frame = av.VideoFrame.from_ndarray(barcode(3), format="rgb24").reformat(format="yuvj420p")
         out.mux(cover.encode(frame))
         out.mux(cover.encode(None))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_segments_and_mux import segments_of, sound_of, times_of
+from video_checks import segments_of, sound_of, times_of
 
 from e3dge_video.errors import InputError
 from e3dge_video.io.images import read_image

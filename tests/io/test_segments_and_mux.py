@@ -14,52 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from video_checks import FAST, segments_of, sound_of, times_of
 from video_corpus import barcode, read_number, tone, write_clip
 
 from e3dge_video.io.indexing import build_index
 from e3dge_video.io.mux import mux
 from e3dge_video.io.reader import VideoReader
 from e3dge_video.io.segments import H264, LosslessGray16, encode_segment, open_segment, read_segment
-
-FAST = H264(preset="ultrafast")
-
-
-def segments_of(path, chunk, encoding=FAST, start=0, stop=None):
-    """A video, decoded and encoded chunk by chunk on the absolute grid."""
-    with VideoReader(path) as reader:
-        index = reader.index
-        stop = len(index) if stop is None else stop
-        first = start
-        while first < stop:
-            end = min((first // chunk + 1) * chunk, stop)
-            frames = reader.read(first, end)
-            yield encode_segment(
-                frames.rgb,
-                frames.pts,
-                index.durations[first:end],
-                index.time_base,
-                encoding,
-                first_frame=first,
-                rate=index.rate,
-            )
-            first = end
-
-
-def sound_of(path):
-    """Time and bytes of every sound packet, track by track."""
-    tracks = {}
-    with av.open(str(path)) as container:
-        sounds = list(container.streams.audio)
-        for packet in container.demux(sounds) if sounds else ():
-            if packet.size:
-                times = (packet.pts * packet.time_base, packet.dts * packet.time_base)
-                tracks.setdefault(packet.stream.index, []).append((*times, bytes(packet)))
-    return [packets for _, packets in sorted(tracks.items())]
-
-
-def times_of(path):
-    index = build_index(path)
-    return [index.time(i) for i in range(len(index))], index.end
 
 
 def numbers_of(path):
@@ -143,6 +104,7 @@ def test_segments_keep_times(gaps, first, time_base, first_frame):
     pts = first + np.cumsum(gaps)
     durations = np.append(np.diff(pts), 77)
     frames = np.stack([barcode(i, (16, 16)) for i in range(len(pts))])
+    frames.flags.writeable = False  # as they come out of Ray's object store
     data = encode_segment(frames, pts, durations, time_base, FAST, first_frame=first_frame)
     segment = read_segment(data)
     shown = sorted(segment.frames, key=lambda frame: frame.pts)

@@ -10,7 +10,7 @@ from itertools import chain
 import av
 import numpy as np
 import pytest
-from conftest import MAKERS
+from video_cases import MAKERS
 from video_corpus import packet_places, read_number, write_clip
 
 from e3dge_video.errors import InputError
