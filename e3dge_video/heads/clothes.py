@@ -23,4 +23,4 @@ def neckline(spec: Clothing, azimuth: NDArray[np.floating]) -> NDArray[np.floati
         return -0.222 - 0.085 * front**1.5 - 0.16 * np.clip(1 - np.abs(azimuth) / 0.75, 0, 1) + lower
     if spec.style == "shirt":
         return -0.215 - 0.085 * front**1.5 - 0.17 * np.clip(1 - np.abs(azimuth) / 0.42, 0, 1) + lower
-    return -0.225 - 0.085 * front**1.5 + lower
+    return -0.222 - 0.085 * front**1.5 - 0.05 * np.clip(1 - np.abs(azimuth) / 0.7, 0, 1) + lower

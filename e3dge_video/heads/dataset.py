@@ -160,16 +160,16 @@ def render_rows(config: HeadDatasetConfig, index: int) -> list[dict[str, Any]]:
             render(head, label[:16].reshape(4, 4), label[16:].reshape(3, 3), config.size, skin=skin)
             for label in cameras
         ]
-        row: dict[str, Any] = dict(
-            z=code,
-            cameras=cameras,
-            landmarks=head.landmarks,
-            attributes=np.array(list(attributes(spec).values()), np.float32),
-            rgba=np.stack([np.concatenate([shot.rgb, shot.alpha[..., None]], axis=-1) for shot in shots]),
-            identity=np.int64(index),
-            edit=np.int16(edit_index),
-            strength=np.float32(strength),
-        )
+        row: dict[str, Any] = {
+            "z": code,
+            "cameras": cameras,
+            "landmarks": head.landmarks,
+            "attributes": np.array(list(attributes(spec).values()), np.float32),
+            "rgba": np.stack([np.concatenate([shot.rgb, shot.alpha[..., None]], axis=-1) for shot in shots]),
+            "identity": np.int64(index),
+            "edit": np.int16(edit_index),
+            "strength": np.float32(strength),
+        }
         if "depth" in config.maps:
             row["depth"] = np.stack([shot.depth for shot in shots]).astype(np.float16)
         if "label" in config.maps:
@@ -264,25 +264,26 @@ def _write_shard(folder: Path, config: HeadDatasetConfig, index: int) -> None:
 
 
 def _write_meta(folder: Path, config: HeadDatasetConfig) -> None:
-    meta = dict(
-        format=FORMAT_VERSION,
-        config=asdict(config) | {"maps": list(config.maps)},
-        z_dim=Z_DIM,
-        layout={group: [part.start, part.stop] for group, part in LAYOUT.items()},
-        groups={group: list(names) for group, names in GROUPS.items()},
-        entries=list(ENTRIES),
-        attribute_names=list(ATTRIBUTE_NAMES),
-        edit_names=list(EDIT_NAMES),
-        labels=list(LABELS),
-        camera="EG3D label: cam2world 16, intrinsics 9; OpenCV axes; depth is ray length in world units, 0 = none",
-    )
+    meta = {
+        "format": FORMAT_VERSION,
+        "config": asdict(config) | {"maps": list(config.maps)},
+        "z_dim": Z_DIM,
+        "layout": {group: [part.start, part.stop] for group, part in LAYOUT.items()},
+        "groups": {group: list(names) for group, names in GROUPS.items()},
+        "entries": list(ENTRIES),
+        "attribute_names": list(ATTRIBUTE_NAMES),
+        "edit_names": list(EDIT_NAMES),
+        "labels": list(LABELS),
+        "camera": "EG3D label: cam2world 16, intrinsics 9; OpenCV axes; depth is ray length in world units, 0 = none",
+    }
     path = folder / "meta.json"
     if path.is_file():
         known = json.loads(path.read_text())
         if known != json.loads(json.dumps(meta)):
             different = sorted(key for key in meta if known.get(key) != json.loads(json.dumps(meta[key])))
             raise InputError(
-                f"{folder} holds a data set rendered differently ({', '.join(different)}); use another folder or delete it"
+                f"{folder} holds a data set rendered differently ({', '.join(different)}); "
+                "use another folder or delete it"
             )
         return
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")

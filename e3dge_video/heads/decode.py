@@ -66,13 +66,14 @@ _FRAMES = (
     (0.92, (120, 28, 34)),
     (1.0, (190, 186, 180)),
 )
-_METALS = ((0.0, (36, 36, 40)), (0.4, (120, 120, 126)), (0.7, (182, 146, 84)), (1.0, (176, 118, 96)))
+_METALS = ((0.0, (30, 30, 34)), (0.5, (62, 62, 68)), (0.75, (128, 96, 50)), (1.0, (116, 72, 58)))
 
 #: Length of each hair style, 0 none to 1 over the shoulders: the `hair_long` attribute.
-STYLE_LENGTH = dict(
-    bald=0.0, buzz=0.04, crop=0.12, side_part=0.16, swept_back=0.18, receding=0.1, afro=0.25, medium=0.4, bob=0.6,
-    long_straight=1.0, long_wavy=0.95, long_curly=0.9, tied_back=0.7, bun=0.6, fringe=0.75,
-)  # fmt: skip
+STYLE_LENGTH = {
+    "bald": 0.0, "buzz": 0.04, "crop": 0.12, "side_part": 0.16, "swept_back": 0.18, "receding": 0.1,
+    "afro": 0.25, "medium": 0.4, "bob": 0.6, "long_straight": 1.0, "long_wavy": 0.95, "long_curly": 0.9,
+    "tied_back": 0.7, "bun": 0.6, "fringe": 0.75,
+}  # fmt: skip
 
 ATTRIBUTE_NAMES: tuple[str, ...] = (
     "age", "gender", "african", "asian", "caucasian", "weight", "skin_melanin", "wrinkles", "hair_grey", "hair_light",
@@ -110,7 +111,7 @@ def decode(z: NDArray[np.floating]) -> HeadSpec:
     african, asian, caucasian = (float(x) for x in origin)
     targets = np.array(
         [
-            deviation * 2.2 * np.tanh(at(name) / 2.2) if deviation > 0 else 0.55 * (years - 30.0) / 50.0
+            0.78 * deviation * 2.2 * np.tanh(at(name) / 2.2) if deviation > 0 else 0.55 * (years - 30.0) / 50.0
             for name, (_, _, deviation) in SHAPE_TARGETS.items()
         ],
         np.float32,
@@ -126,7 +127,7 @@ def decode(z: NDArray[np.floating]) -> HeadSpec:
     wrinkles = float(ramp(0.42 + 0.24 * at("wrinkles")))
     skin = Skin(
         melanin=melanin,
-        warmth=signed("warmth"),
+        warmth=float(np.clip(0.15 + 0.8 * signed("warmth"), -1, 1)),
         redness=unit("skin_redness"),
         freckles=float(ramp((at("freckles") - 0.9) / 1.6)) * float(np.clip(1.5 - 2.5 * melanin, 0, 1)),
         mottling=unit("mottling"),
@@ -155,7 +156,7 @@ def decode(z: NDArray[np.floating]) -> HeadSpec:
         part=signed("hair_parting", 0.8),
         wave=float(np.clip(0.5 + 0.3 * at("hair_wave") + 0.5 * (african - 1 / 3), 0, 1)),
         fringe=signed("hair_bangs"),
-        recession=float(ramp(0.3 + 0.25 * at("hair_recession"))),
+        recession=float(ramp(0.18 + 0.22 * at("hair_recession"))),
         clumps=signed("hair_clumps"),
         sides=signed("hair_sides"),
         contrast=unit("hair_contrast"),
@@ -190,7 +191,7 @@ def decode(z: NDArray[np.floating]) -> HeadSpec:
         ),
         brows=Brows(
             density=0.55 + 0.45 * unit("brow_density", 0.9),
-            thickness=unit("brow_thickness", 0.9),
+            thickness=unit("brow_thickness", 0.8, -0.35),
             arch=signed("brow_arch"),
             tilt=signed("brow_tilt"),
             colour=_scaled(brow_colour, 1.1 - 0.45 * unit("brow_darkness")),
@@ -210,38 +211,38 @@ def attributes(spec: HeadSpec) -> dict[str, float]:
     movement_of = asdict(spec.expression)
     african, asian, caucasian = (float(x) for x in spec.phenotype.origin)
     bearded = {"none": 0.0, "stubble": 0.25, "moustache": 0.4, "goatee": 0.6, "full": 1.0}[spec.beard.style]
-    values = dict(
-        age=(spec.phenotype.age_years - 8.0) / 80.0,
-        gender=spec.phenotype.gender,
-        african=african,
-        asian=asian,
-        caucasian=caucasian,
-        weight=spec.phenotype.weight,
-        skin_melanin=spec.skin.melanin,
-        wrinkles=spec.skin.wrinkles,
-        hair_grey=spec.hair.grey,
-        hair_light=float(np.mean(spec.hair.colour)),
-        hair_long=STYLE_LENGTH[spec.hair.style],
-        bald=float(spec.hair.style == "bald"),
-        beard=bearded,
-        moustache=float(spec.beard.style in ("moustache", "goatee", "full")),
-        stubble=float(spec.beard.style == "stubble"),
-        glasses=float(spec.glasses.style != "none"),
-        sunglasses=float(spec.glasses.style == "sunglasses"),
-        lipstick=spec.makeup.lipstick,
-        smile=movement_of["smile"],
-        mouth_open=movement_of["jaw_open"],
-        eyes_closed=0.5 * (movement_of["blink_left"] + movement_of["blink_right"]),
-        brow_up=movement_of["brow_up"],
-        brow_down=movement_of["brow_down"],
-        eyes_wide=movement_of["wide"],
-        pucker=movement_of["pucker"],
-        funnel=movement_of["funnel"],
-        stretch=movement_of["stretch"],
-        gaze_x=movement_of["gaze_x"],
-        gaze_y=movement_of["gaze_y"],
-        light_azimuth=spec.light.azimuth / (np.pi / 2),
-    )
+    values = {
+        "age": (spec.phenotype.age_years - 8.0) / 80.0,
+        "gender": spec.phenotype.gender,
+        "african": african,
+        "asian": asian,
+        "caucasian": caucasian,
+        "weight": spec.phenotype.weight,
+        "skin_melanin": spec.skin.melanin,
+        "wrinkles": spec.skin.wrinkles,
+        "hair_grey": spec.hair.grey,
+        "hair_light": float(np.mean(spec.hair.colour)),
+        "hair_long": STYLE_LENGTH[spec.hair.style],
+        "bald": float(spec.hair.style == "bald"),
+        "beard": bearded,
+        "moustache": float(spec.beard.style in ("moustache", "goatee", "full")),
+        "stubble": float(spec.beard.style == "stubble"),
+        "glasses": float(spec.glasses.style != "none"),
+        "sunglasses": float(spec.glasses.style == "sunglasses"),
+        "lipstick": spec.makeup.lipstick,
+        "smile": movement_of["smile"],
+        "mouth_open": movement_of["jaw_open"],
+        "eyes_closed": 0.5 * (movement_of["blink_left"] + movement_of["blink_right"]),
+        "brow_up": movement_of["brow_up"],
+        "brow_down": movement_of["brow_down"],
+        "eyes_wide": movement_of["wide"],
+        "pucker": movement_of["pucker"],
+        "funnel": movement_of["funnel"],
+        "stretch": movement_of["stretch"],
+        "gaze_x": movement_of["gaze_x"],
+        "gaze_y": movement_of["gaze_y"],
+        "light_azimuth": spec.light.azimuth / (np.pi / 2),
+    }
     return {name: float(values[name]) for name in ATTRIBUTE_NAMES}
 
 
@@ -262,7 +263,7 @@ def _decode_glasses(u: NDArray[np.float64], style: str) -> Glasses:
 
 def _decode_clothing(u: NDArray[np.float64], style: str) -> Clothing:
     hue = float(ndtr(u[INDEX["clothing_hue"]]))
-    saturation = 0.7 * float(ndtr(u[INDEX["clothing_saturation"]] - 0.45)) ** 1.2
+    saturation = 0.55 * float(ndtr(u[INDEX["clothing_saturation"]] - 0.45)) ** 1.2
     value = 0.10 + 0.78 * float(ndtr(1.1 * u[INDEX["clothing_lightness"]]))
     second = float(ndtr(1.2 * u[INDEX["clothing_second"]]))
     return Clothing(
@@ -276,16 +277,16 @@ def _decode_clothing(u: NDArray[np.float64], style: str) -> Clothing:
 
 def _decode_light(u: NDArray[np.float64]) -> Light:
     flat = float(ndtr(1.5 * u[INDEX["light_flatness"]] - 0.9))
-    warmth = 0.5 * float(np.tanh(0.6 * u[INDEX["light_warmth"]]))
-    tint = 0.5 * float(np.tanh(0.6 * u[INDEX["light_tint"]]))
-    key = 0.62 * np.exp(0.16 * u[INDEX["light_key"]]) * (1 - 0.7 * flat)
+    warmth = 0.12 + 0.42 * float(np.tanh(0.6 * u[INDEX["light_warmth"]]))
+    tint = 0.3 * float(np.tanh(0.6 * u[INDEX["light_tint"]]))
+    key = 0.74 * np.exp(0.16 * u[INDEX["light_key"]]) * (1 - 0.7 * flat)
     fill = 0.20 * np.exp(0.3 * u[INDEX["light_fill"]])
-    ambient = 0.42 * np.exp(0.18 * u[INDEX["light_ambient"]]) * (1 + 0.9 * flat)
+    ambient = 0.36 * np.exp(0.18 * u[INDEX["light_ambient"]]) * (1 + 0.9 * flat)
     azimuth = float(np.clip(0.62 * u[INDEX["light_azimuth"]], -1.25, 1.25))
     elevation = float(np.clip(0.55 + 0.2 * u[INDEX["light_elevation"]], 0.05, 1.0))
     # Auto-exposure: a camera would keep the face about equally bright whatever the light is.
     frontal = key * (0.25 + 0.75 * np.cos(azimuth) * np.cos(elevation - 0.15)) + 0.6 * fill + 0.85 * ambient
-    exposure = 0.92 * np.exp(0.09 * u[INDEX["light_exposure"]]) / frontal
+    exposure = 0.90 * np.exp(0.09 * u[INDEX["light_exposure"]]) / frontal
     return Light(
         azimuth=azimuth,
         elevation=elevation,

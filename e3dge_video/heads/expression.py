@@ -11,13 +11,15 @@ def facial_actions(e: Expression) -> dict[str, float]:
     Movements that exclude each other in a real face weaken each other here: lips cannot be spread and puckered.
     """
     rounding = 1.0 - 0.75 * e.smile
-    pucker, funnel = e.pucker * rounding, e.funnel * rounding
+    pucker, funnel = 1.15 * e.pucker * rounding, 1.1 * e.funnel * rounding
     stretch = e.stretch * (1.0 - 0.7 * max(pucker, funnel)) * (1.0 - 0.5 * e.smile)
     closed = 1.0 - min(1.0, 1.6 * e.jaw_open)
     press, roll = e.press * closed, e.roll * closed
-    frown = e.frown * (1.0 - 0.8 * e.smile)
-    smile_left, smile_right = e.smile * (1.0 - e.smile_skew), e.smile * (1.0 + e.smile_skew)
+    frown = 1.3 * e.frown * (1.0 - 0.8 * e.smile)
+    smile_left, smile_right = 1.25 * e.smile * (1.0 - e.smile_skew), 1.25 * e.smile * (1.0 + e.smile_skew)
     squint = min(1.0, e.squint + 0.35 * e.smile)
+    # A broad smile bares the teeth unless the lips are pressed.
+    bared = max(0.0, e.smile - 0.35) / 0.65 * (1.0 - e.press)
     wide_left, wide_right = e.wide * (1.0 - e.blink_left), e.wide * (1.0 - e.blink_right)
     up = e.brow_up * (1.0 - 0.6 * e.brow_down)
     actions = {
@@ -29,16 +31,18 @@ def facial_actions(e: Expression) -> dict[str, float]:
         "eyeWideLeft": wide_right,
         "cheekSquintRight": 0.6 * smile_left + 0.3 * e.squint,
         "cheekSquintLeft": 0.6 * smile_right + 0.3 * e.squint,
-        "browInnerUp": min(1.0, 0.8 * up + e.brow_inner_up * (1 - e.brow_down)),
+        # The base mesh looks stern: a resting face lifts the inner brows and the mouth's corners a little.
+        "browInnerUp": min(1.0, 0.14 + 0.8 * up + e.brow_inner_up * (1 - e.brow_down)),
         "browOuterUpRight": up,
         "browOuterUpLeft": up,
         "browDownRight": e.brow_down,
         "browDownLeft": e.brow_down,
-        "jawOpen": e.jaw_open,
+        # The base mesh rests with parted lips; a little less jaw closes them.
+        "jawOpen": e.jaw_open + 0.07 * bared - 0.022 * closed * (1.0 - max(e.upper_up, e.lower_down, bared)),
         "jawRight": max(-e.jaw_side, 0.0),
         "jawLeft": max(e.jaw_side, 0.0),
-        "mouthSmileRight": min(smile_left, 1.0),
-        "mouthSmileLeft": min(smile_right, 1.0),
+        "mouthSmileRight": min(0.07 + smile_left, 1.25),
+        "mouthSmileLeft": min(0.07 + smile_right, 1.25),
         "mouthDimpleRight": 0.3 * smile_left,
         "mouthDimpleLeft": 0.3 * smile_right,
         "mouthFrownRight": frown,
@@ -51,10 +55,10 @@ def facial_actions(e: Expression) -> dict[str, float]:
         "mouthPressLeft": press,
         "mouthRollUpper": roll,
         "mouthRollLower": roll,
-        "mouthUpperUpRight": e.upper_up,
-        "mouthUpperUpLeft": e.upper_up,
-        "mouthLowerDownRight": e.lower_down,
-        "mouthLowerDownLeft": e.lower_down,
+        "mouthUpperUpRight": min(1.0, e.upper_up + 0.45 * bared),
+        "mouthUpperUpLeft": min(1.0, e.upper_up + 0.45 * bared),
+        "mouthLowerDownRight": min(1.0, e.lower_down + 0.40 * bared),
+        "mouthLowerDownLeft": min(1.0, e.lower_down + 0.40 * bared),
         "mouthShrugLower": e.shrug,
         "mouthShrugUpper": 0.5 * e.shrug,
         "cheekPuff": e.cheek_puff * closed,

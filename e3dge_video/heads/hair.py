@@ -7,85 +7,15 @@ code, and so does the hair.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from e3dge_video.heads.hair_field import FIELD_CELL, HairField, sample_distance
+from e3dge_video.heads.hair_recipes import Recipe
 from e3dge_video.heads.paint_layers import MM
-from e3dge_video.heads.spec import HeadSpec
-
-#: Points along each strand.
-POINTS = 13
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a style is combed. Lengths in millimetres of the mean head, weights about 0..1.
-
-    Attributes:
-        top, side, back: Lengths by where the root is.
-        part: Pull to both sides of the parting. part_x: place of the parting, mm from the middle.
-        backward, forward: Pull to the back and to the front on top of the head.
-        lift: How far strands leave the scalp at the root.
-        depth: Thickness of the hair from the inner to the outer layer, mm.
-        fall: Weight of gravity.
-        tuck: Pull backwards at the sides.
-        hang: Pull of loose hair towards cheeks and neck.
-        fringe: How much of the front falls onto the forehead; sweep: to which side it falls.
-        curl, turns: Radius of curls in mm and their number along the strand.
-        width: Width of ribbons, mm. taper: 0 blunt to 1 pointed.
-        cut: Height below which hair is cut, world units.
-        cap: Thickness of the painted layer on the scalp, mm.
-        tie: Where hair is tied (y, z in world units), or None; tail: length of the ponytail, mm, 0 for a bun.
-    """
-
-    top: float = 60.0
-    side: float = 30.0
-    back: float = 40.0
-    part: float = 0.0
-    part_x: float = 0.0
-    backward: float = 0.0
-    forward: float = 0.0
-    lift: float = 0.25
-    depth: float = 10.0
-    fall: float = 0.3
-    tuck: float = 0.3
-    hang: float = 0.0
-    fringe: float = 0.0
-    sweep: float = 0.0
-    curl: float = 0.0
-    turns: float = 2.0
-    width: float = 13.0
-    taper: float = 0.7
-    cut: float = -1.0
-    cap: float = 2.0
-    tie: tuple[float, float] | None = None
-    tail: float = 0.0
-
-    @property
-    def covers_ears(self) -> bool:
-        """Whether long hair hangs over the ears, which then lie flat."""
-        return self.side > 60 and self.tie is None
-
-
-_RECIPES: dict[str, Recipe] = {
-    "crop": Recipe(top=32, side=14, back=16, forward=0.7, lift=0.55, depth=9, fall=0.1, fringe=0.25, width=10, cap=3),
-    "side_part": Recipe(top=75, side=22, back=24, part=0.9, part_x=38, backward=0.45, lift=0.5, depth=13, fall=0.12, cap=3),
-    "swept_back": Recipe(top=85, side=22, back=28, backward=1.0, part=0.15, lift=0.75, depth=13, fall=0.06, tuck=0.8, cap=3),
-    "receding": Recipe(top=18, side=14, back=16, backward=0.3, lift=0.3, depth=4, fall=0.2, width=9, cap=2),
-    "afro": Recipe(top=16, side=16, back=16, lift=1.4, depth=6, fall=0.0, tuck=0.0, curl=3.5, turns=1.5, width=9, taper=0.4, cap=26),
-    "medium": Recipe(hang=0.3, top=105, side=75, back=85, part=0.7, part_x=20, backward=0.1, lift=0.5, depth=17, fall=0.35, curl=3, turns=1.5),
-    "bob": Recipe(hang=0.45, top=210, side=170, back=170, part=0.9, part_x=22, lift=0.45, depth=18, fall=0.5, tuck=0.1, cut=-0.17, taper=0.25, width=15),
-    "long_straight": Recipe(hang=0.4, top=360, side=330, back=330, part=1.0, part_x=4, lift=0.3, depth=14, fall=0.55, tuck=0.12, cut=-0.60, width=15),
-    "long_wavy": Recipe(hang=0.35, top=350, side=310, back=310, part=0.9, part_x=26, lift=0.5, depth=22, fall=0.5, tuck=0.1, curl=8, turns=2.6, cut=-0.56, width=16),
-    "long_curly": Recipe(hang=0.12, top=270, side=240, back=240, part=0.7, part_x=12, lift=0.7, depth=34, fall=0.42, tuck=0.05, curl=9, turns=5.0, cut=-0.52, width=13, cap=6),
-    "tied_back": Recipe(top=300, side=250, back=250, backward=0.9, part=0.1, lift=0.1, depth=6, fall=0.0, tuck=1.0, tie=(0.20, -0.32), tail=220, width=14, cap=3),
-    "bun": Recipe(top=300, side=250, back=250, backward=0.8, part=0.35, part_x=10, lift=0.1, depth=6, fall=0.0, tuck=1.0, tie=(0.29, -0.27), tail=0, width=14, cap=3),
-    "fringe": Recipe(hang=0.4, top=300, side=260, back=260, part=0.8, part_x=0, lift=0.35, depth=15, fall=0.55, tuck=0.1, fringe=1.0, cut=-0.42, taper=0.35, width=14),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -107,36 +37,6 @@ class Strands:
     layer: NDArray[np.float32]
 
 
-def recipe(spec: HeadSpec) -> Recipe | None:
-    """The style's recipe with the person's own length, volume, parting and waves; None where no strands grow."""
-    hair = spec.hair
-    base = _RECIPES.get(hair.style)
-    if base is None:
-        return None
-    long = base.top > 150
-    length = 1.0 + (0.22 if long else 0.38) * hair.length
-    volume = 1.0 + 0.55 * hair.volume
-    side_length = length * (1.0 if long else 1.0 - 0.35 * max(hair.sides, 0.0) + 0.3 * max(-hair.sides, 0.0))
-    side = float(np.tanh(2.5 * hair.part))
-    wave = hair.wave
-    return replace(
-        base,
-        top=base.top * length,
-        side=base.side * side_length,
-        back=base.back * side_length,
-        part_x=side * max(base.part_x, 4.0) * (0.75 + 0.5 * abs(hair.part)),
-        lift=base.lift * (1.0 + 0.35 * hair.volume),
-        depth=base.depth * volume,
-        fringe=float(np.clip(base.fringe + (0.45 * hair.fringe if base.fringe > 0 else 0.0), 0, 1)),
-        sweep=-side * (0.35 + 0.4 * abs(hair.part)),
-        curl=base.curl * (0.5 + wave) + 4.0 * max(wave - 0.55, 0.0) * (base.top > 60 and base.tie is None),
-        width=base.width * (1.0 + 0.25 * hair.clumps),
-        cut=base.cut if base.cut <= -0.9 else base.cut - 0.07 * hair.length,
-        cap=base.cap * (volume if hair.style == "afro" else 1.0) * (1.0 + 0.5 * hair.length * (hair.style == "afro")),
-        tail=base.tail * length,
-    )
-
-
 def grow(recipe: Recipe, field: HairField, recession: float, crown: float) -> Strands:
     """Strands of a recipe on the mean head.
 
@@ -144,54 +44,73 @@ def grow(recipe: Recipe, field: HairField, recession: float, crown: float) -> St
         recession: How far the hairline has moved back at the temples, world units.
         crown: How bald the top is, 0..1.
     """
-    roots, normals = field.roots, field.root_normals
-    temple = np.exp(-(((field.azimuth - 34) / 15) ** 2)) + 0.45 * np.clip((40 - field.azimuth) / 30, 0, 1)
+    chosen = slice(None, None, recipe.every)
+    roots, normals, azimuth = field.roots[chosen], field.root_normals[chosen], field.azimuth[chosen]
+    layer, variation = field.layer[chosen], field.variation[chosen]
+    temple = np.exp(-(((azimuth - 34) / 15) ** 2)) + 0.45 * np.clip((40 - azimuth) / 30, 0, 1)
     above = np.clip((roots[:, 1] - 0.10) / 0.1, 0, 1)
-    inside = field.inside - recession * (0.35 + 1.6 * temple * above)
+    inside = field.inside[chosen] - recession * (0.35 + 1.6 * temple * above)
     inside = inside - crown * 0.16 * np.clip((roots[:, 1] - 0.225) / 0.05, 0, 1)
     grown = np.clip((inside + 1 * MM) / (9 * MM), 0, 1)
     top = np.clip((normals[:, 1] - 0.25) / 0.45, 0, 1)
-    frontness = np.clip((100 - field.azimuth) / 45, 0, 1)
+    frontness = np.clip((100 - azimuth) / 45, 0, 1)
     length = top * recipe.top + (1 - top) * (frontness * recipe.side + (1 - frontness) * recipe.back)
-    length = length * MM * (0.86 + 0.22 * field.variation[:, 0]) * (0.35 + 0.65 * grown)
+    length = length * MM * (0.86 + 0.22 * variation[:, 0]) * (0.35 + 0.65 * grown)
     # The fringe: the front of the top, combed onto the forehead.
-    near_edge = np.clip((62 * MM - inside) / (20 * MM), 0, 1) * np.clip((52 - field.azimuth) / 12, 0, 1)
+    near_edge = np.clip((62 * MM - inside) / (20 * MM), 0, 1) * np.clip((52 - azimuth) / 12, 0, 1)
     fringe = near_edge * recipe.fringe
+    fringe = np.clip((fringe - 0.3) / 0.4, 0, 1)
     fringe_length = (inside / MM + 62.0 - 0.35 * np.abs(roots[:, 0]) / MM * (recipe.fringe < 0.7)) * MM
-    short = recipe.top < 60
-    if not short:
+    if recipe.top >= 60:
         length = length * (1 - fringe) + np.maximum(fringe_length, 12 * MM) * fringe
     alive = (grown > 0.02) & (length > 4 * MM)
     numbers = np.array(
         [
             recipe.part, recipe.part_x * MM, recipe.backward, recipe.forward, recipe.lift, recipe.depth * MM,
             recipe.fall, recipe.tuck, recipe.sweep, recipe.curl * MM, recipe.turns, recipe.cut, recipe.cap * MM,
-            1.0 if recipe.tie else 0.0, *(recipe.tie or (0.0, 0.0)), recipe.hang,
+            1.0 if recipe.tie else 0.0, *(recipe.tie or (0.0, 0.0)), recipe.hang, recipe.cling,
         ],
         np.float32,
     )  # fmt: skip
+    frontal = np.clip(1.2 - azimuth / 55, 0, 1) * np.clip((80 * MM - inside) / (50 * MM), 0, 1)
+    # On the fuller side of the parting the front may swoop over the forehead before it goes to the side.
+    fuller = 0.5 - 0.5 * np.tanh((roots[:, 0] - recipe.part_x * MM) * np.sign(recipe.part_x + 1e-6) / (6 * MM))
+    swoop = np.clip(1.3 * frontal, 0, 1) * fuller * recipe.swoop
+    per_root = np.stack([length, fringe, frontal, swoop, layer, variation[:, 0], variation[:, 1]], axis=1)
     points, outward = _grow(
-        field.distance,
-        roots[alive],
-        normals[alive],
-        length[alive].astype(np.float32),
-        fringe[alive].astype(np.float32),
-        (np.clip(1.2 - field.azimuth / 55, 0, 1) * np.clip((80 * MM - inside) / (50 * MM), 0, 1))[alive].astype(
-            np.float32
-        ),
-        field.layer[alive],
-        field.variation[alive],
-        numbers,
+        field.distance, roots[alive], normals[alive], per_root[alive].astype(np.float32), numbers, recipe.points
     )
-    share = np.linspace(0, 1, POINTS, dtype=np.float32)
-    profile = np.sqrt(np.clip(1 - recipe.taper * share**2.2, 0, 1)) * (0.75 + 0.25 * np.clip(share * 6, 0, 1))
+    share = np.linspace(0, 1, recipe.points, dtype=np.float32)
+    profile = np.sqrt(np.clip(1 - recipe.taper * share**2.2, 0, 1)) * (0.4 + 0.6 * np.clip(share * 4, 0, 1))
     profile[-1] *= 0.25 + 0.5 * (1 - recipe.taper)
-    scale = (0.8 + 0.4 * field.variation[alive][:, 1]) * (0.5 + 0.5 * grown[alive])
-    width = 0.5 * recipe.width * MM * scale[:, None] * profile[None]
-    strands = Strands(points, outward, width.astype(np.float32), field.variation[alive][:, 0], field.layer[alive])
+    scale = (0.8 + 0.4 * variation[alive][:, 1]) * (0.5 + 0.5 * grown[alive])
+    # What strays into the face is thinned away.
+    width_left = 1.0 - _intrusion(points, fringe[alive], swoop[alive])
+    scale = scale * width_left
+    # Short strands are thin, or they look like scales.
+    scale = scale * np.clip(length[alive] / (38 * MM), 0.45, 1.0)
+    # A fringe and the hairline are finer than the rest.
+    scale = scale * (1 - 0.3 * fringe[alive])
+    # Ends do not spread out over the shoulders.
+    off_neck = np.clip((np.abs(points[..., 0]) - 0.255) / 0.05, 0, 1) * np.clip((-0.14 - points[..., 1]) / 0.06, 0, 1)
+    profile = profile[None] * (1 - off_neck)
+    width = 0.5 * recipe.width * MM * scale[:, None] * profile
+    strands = Strands(points, outward, width.astype(np.float32), variation[alive][:, 0], layer[alive])
     if recipe.tie:
         strands = _joined(strands, _tail(recipe) if recipe.tail > 0 else _bun(recipe))
     return strands
+
+
+def _intrusion(
+    points: NDArray[np.float32], fringe: NDArray[np.floating], swoop: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """How far each strand reaches into the open face, 0 not at all to 1. [N, P, 3], [N] ×2 → [N]"""
+    # The face is an upright ellipse; a fringe may cover its upper part down to the brows.
+    ceiling = 0.205 - np.maximum(0.085 * fringe, 0.060 * swoop)[:, None]
+    across = 1.0 - np.abs(points[..., 0]) / 0.172
+    height = np.minimum(ceiling - points[..., 1], points[..., 1] + 0.20)
+    depth = np.minimum(np.minimum(across, height / 0.05), (points[..., 2] - 0.115) / 0.05)
+    return np.clip(depth.max(axis=1) / 0.15, 0.0, 1.0)
 
 
 @numba.njit(cache=True, fastmath=True)
@@ -199,14 +118,11 @@ def _grow(
     field: NDArray[np.float32],
     roots: NDArray[np.float32],
     normals: NDArray[np.float32],
-    length: NDArray[np.float32],
-    fringe: NDArray[np.float32],
-    frontal: NDArray[np.float32],
-    layer: NDArray[np.float32],
-    variation: NDArray[np.float32],
+    per_root: NDArray[np.float32],
     numbers: NDArray[np.float32],
+    count_points: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Step each strand from its root; see `Recipe` for the numbers."""
+    """Step each strand from its root; see `Recipe` for the numbers and `grow` for those of each root."""
     (
         part,
         part_x,
@@ -225,52 +141,58 @@ def _grow(
         tie_y,
         tie_z,
         hang,
+        cling,
     ) = numbers
     count = roots.shape[0]
-    points = np.zeros((count, POINTS, 3), np.float32)
-    outward = np.zeros((count, POINTS, 3), np.float32)
+    points = np.zeros((count, count_points, 3), np.float32)
+    outward = np.zeros((count, count_points, 3), np.float32)
     h = 1.2 * FIELD_CELL
     for i in range(count):
         px, py, pz = roots[i, 0], roots[i, 1], roots[i, 2]
         nx, ny, nz = normals[i, 0], normals[i, 1], normals[i, 2]
-        height = cap + (0.10 + 0.90 * layer[i]) * depth
+        length, f, frontal, swoop = per_root[i, 0], per_root[i, 1], per_root[i, 2], per_root[i, 3]
+        layer, vary, vary_more = per_root[i, 4], per_root[i, 5], per_root[i, 6]
+        height = cap + (0.10 + 0.90 * layer) * depth
         px += nx * cap * 0.6
         py += ny * cap * 0.6
         pz += nz * cap * 0.6
-        step = length[i] / (POINTS - 1)
+        step = length / (count_points - 1)
         off_part = (roots[i, 0] - part_x) / 0.00265
         side = np.tanh(off_part / 5.0) * 0.7 + 0.3 * np.tanh(off_part / 25.0)
-        dx, dy, dz = nx, ny + 0.5 * frontal[i], nz * (1.0 - 0.8 * frontal[i])
+        dx, dy, dz = nx, ny + 0.5 * frontal, nz * (1.0 - 0.8 * frontal)
         stopped = False
-        for k in range(POINTS):
+        for k in range(count_points):
             points[i, k, 0], points[i, k, 1], points[i, k, 2] = px, py, pz
             outward[i, k, 0], outward[i, k, 1], outward[i, k, 2] = nx, ny, nz
-            if stopped or k == POINTS - 1:
+            if stopped or k == count_points - 1:
                 continue
-            s = k / (POINTS - 1)
+            s = k / (count_points - 1)
             distance = sample_distance(field, px, py, pz)
             # Only the head has a top: the shoulders' upward slope must not count.
             top = min(max((ny - 0.05) / 0.5, 0.0), 1.0) * min(max((py - 0.10) / 0.12, 0.0), 1.0)
             loose = min(max((distance - height) / 0.03, 0.0), 1.0)
             # The way the style combs, then gravity.
-            f = fringe[i]
             wx = part * side * top * (1.0 - 0.75 * f) + sweep * f * 1.1
             wz = (forward - backward) * top * (1.0 - f) + 1.1 * f * top - tuck * (1.0 - top) * 0.6 * (1.0 - f)
             # A parting lays the front to the sides and a little back before it falls.
-            wz -= 0.75 * part * frontal[i] * (1.0 - f) * max(0.0, 1.0 - 3.0 * s)
-            wy = -(1.0 - top) * (0.75 + 0.25 * part) - 0.12 * f
+            wz -= 0.75 * part * frontal * (1.0 - f) * (1.0 - swoop) * max(0.0, 1.0 - 3.0 * s)
+            early = swoop * (1.0 - f) * max(0.0, 1.0 - 2.2 * s)
+            wz += 0.55 * early
+            wy = -(1.0 - top) * (0.75 + 0.25 * part) - 0.12 * f - 0.45 * early
             # Hair that is not a fringe stays out of the face.
-            if f < 0.5 and py < 0.235 and pz > 0.02 and abs(px) < 0.2:
+            if f < 0.5 and py < 0.235 and pz > 0.10 and abs(px) < 0.15:
                 clear = (
                     (1.0 - f)
                     * min(1.0, (0.235 - py) / 0.05)
-                    * min(1.0, (pz - 0.02) / 0.05)
-                    * min(1.0, (0.2 - abs(px)) / 0.05)
+                    * min(1.0, (pz - 0.10) / 0.05)
+                    * min(1.0, (0.15 - abs(px)) / 0.04)
                 )
+                if py > 0.14:
+                    clear *= 1.0 - 0.75 * swoop
                 wx += 1.6 * clear * (1.0 if side > 0.0 else -1.0)
                 wz -= 0.8 * clear
-            wx += (variation[i, 0] - 0.5) * 0.25
-            wz += (variation[i, 1] - 0.5) * 0.22
+            wx += (vary - 0.5) * 0.25
+            wz += (vary_more - 0.5) * 0.22
             if tied > 0.5:
                 tx, ty, tz = -px, tie_y - py, tie_z - pz
                 away = np.sqrt(tx * tx + ty * ty + tz * tz)
@@ -278,7 +200,7 @@ def _grow(
                     stopped = True
                     continue
                 wx, wy, wz = tx / away, ty / away, tz / away
-                step = max(step, away / (POINTS - 1 - k))
+                step = max(step, away / (count_points - 1 - k))
             else:
                 wy -= fall * (0.5 + 1.2 * s) * (1.0 + loose)
                 # Loose hair hangs close to cheeks and neck.
@@ -292,7 +214,7 @@ def _grow(
             norm = np.sqrt(wx * wx + wy * wy + wz * wz) + 1e-6
             rise = lift * max(0.0, 1.0 - 2.2 * s)
             # Roots rise off the scalp, in front upwards rather than forwards.
-            up = 0.7 * frontal[i] * (1.0 - f)
+            up = 0.7 * frontal * (1.0 - f)
             wx, wy, wz = wx / norm + rise * nx, wy / norm + rise * (ny + up), wz / norm + rise * nz * (1.0 - up)
             hold = 0.45 if k > 0 else 0.15 + 0.4 * lift
             dx, dy, dz = dx * hold + wx * (1 - hold), dy * hold + wy * (1 - hold), dz * hold + wz * (1 - hold)
@@ -313,16 +235,20 @@ def _grow(
                 nx, ny, nz = 0.4 * nx + 0.6 * gx / norm, 0.4 * ny + 0.6 * gy / norm, 0.4 * nz + 0.6 * gz / norm
                 norm = np.sqrt(nx * nx + ny * ny + nz * nz) + 1e-6
                 nx, ny, nz = nx / norm, ny / norm, nz / norm
-            wanted = height * min(1.0, 0.35 + 3.0 * (s + 1.0 / POINTS))
+            wanted = height * min(1.0, 0.35 + 3.0 * (s + 1.0 / count_points))
             if f > 0:
                 wanted = cap * 0.5 + (wanted - cap * 0.5) * (1.0 - 0.55 * f)
             if distance < wanted:
                 push = wanted - distance
                 px, py, pz = px + nx * push, py + ny * push, pz + nz * push
+            elif cling > 0.0 and py > 0.0:
+                # Combed hair follows the rounding of the head instead of standing off.
+                pull = (distance - wanted) * cling * 0.7 * min(1.0, py / 0.1)
+                px, py, pz = px - nx * pull, py - ny * pull, pz - nz * pull
         if curl > 0.0:
-            phase = 6.2832 * variation[i, 0] * 0.35 + 2.0 * layer[i]
-            for k in range(1, POINTS):
-                s = k / (POINTS - 1)
+            phase = 6.2832 * vary * 0.35 + 2.0 * layer
+            for k in range(1, count_points):
+                s = k / (count_points - 1)
                 tx = points[i, k, 0] - points[i, k - 1, 0]
                 ty = points[i, k, 1] - points[i, k - 1, 1]
                 tz = points[i, k, 2] - points[i, k - 1, 2]
@@ -354,10 +280,10 @@ def _tail(recipe: Recipe) -> Strands:
     k = np.arange(count)
     turn, ring = k * 2.399963, np.sqrt((k + 0.5) / count)
     across = np.stack([np.cos(turn), np.sin(turn)], 1) * ring[:, None]
-    s = np.linspace(0, 1, POINTS)
+    s = np.linspace(0, 1, recipe.points)
     length = recipe.tail * MM * (0.85 + 0.15 * ((k * 0.618) % 1.0))
     spread = 14 * MM * (0.55 + 1.1 * np.sin(np.pi * np.clip(s * 0.85 + 0.1, 0, 1)))
-    points = np.zeros((count, POINTS, 3))
+    points = np.zeros((count, recipe.points, 3))
     points[..., 0] = across[:, :1] * spread
     fall = length[:, None] * s[None]
     points[..., 1] = recipe.tie[0] + 0.03 * np.sin(np.pi * s * 0.6) - fall * s**0.8 + across[:, 1:] * spread * 0.5
@@ -386,12 +312,12 @@ def _bun(recipe: Recipe) -> Strands:
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     second = np.cross(axis, first)
     latitude = (((k + 0.5) / count) * 2 - 1) * 0.95
-    angle = np.linspace(0, 3.6, POINTS)
+    angle = np.linspace(0, 3.6, recipe.points)
     around = first[:, None] * np.cos(angle)[None, :, None] + second[:, None] * np.sin(angle)[None, :, None]
     outward = around * np.sqrt(1 - latitude**2)[:, None, None] + axis[:, None] * latitude[:, None, None]
     centre = np.array([0.0, recipe.tie[0] + 0.012, recipe.tie[1] - 0.028])
     points = centre + outward * radius
-    width = np.full((count, POINTS), 5.5 * MM) * np.sin(np.linspace(0.35, np.pi - 0.35, POINTS))[None]
+    width = np.full((count, recipe.points), 5.5 * MM) * np.sin(np.linspace(0.35, np.pi - 0.35, recipe.points))[None]
     return Strands(
         points.astype(np.float32), outward.astype(np.float32), width.astype(np.float32),
         ((k * 0.569) % 1.0).astype(np.float32), np.full(count, 0.8, np.float32),
@@ -410,7 +336,7 @@ def ribbons(
         Vertices [V, 3], normals [V, 3], tangents [V, 3], attributes (across -1..1, along 0..1, identity, layer)
         [V, 4], triangles [T, 3]. Vertex order: strand, point, side.
     """
-    count = len(points)
+    count, along = points.shape[:2]
     tangent = np.gradient(points, axis=1)
     tangent /= np.maximum(np.linalg.norm(tangent, axis=-1, keepdims=True), 1e-7)
     outward = strands.outward
@@ -422,14 +348,14 @@ def ribbons(
     normals = np.stack([outward - 0.55 * across, outward, outward + 0.55 * across], axis=2)
     normals /= np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-7)
     tangents = np.repeat(tangent[:, :, None], 3, axis=2)
-    attributes = np.zeros((count, POINTS, 3, 4), np.float32)
+    attributes = np.zeros((count, along, 3, 4), np.float32)
     attributes[..., 0] = np.array([-1, 0, 1])
-    attributes[..., 1] = np.linspace(0, 1, POINTS)[None, :, None]
+    attributes[..., 1] = np.linspace(0, 1, along)[None, :, None]
     attributes[..., 2] = strands.identity[:, None, None]
     attributes[..., 3] = strands.layer[:, None, None]
     start = (
-        (np.arange(count) * POINTS * 3)[:, None, None]
-        + (np.arange(POINTS - 1) * 3)[None, :, None]
+        (np.arange(count) * along * 3)[:, None, None]
+        + (np.arange(along - 1) * 3)[None, :, None]
         + np.arange(2)[None, None]
     )
     start = start.reshape(-1, 1)

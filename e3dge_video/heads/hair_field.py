@@ -27,7 +27,7 @@ FIELD_ORIGIN = np.array((-0.60, -0.66, -0.55), np.float32)
 _FIELD_SHAPE = (90, 90, 72)
 #: Centre from which roots are spread over the scalp.
 _SCALP_CENTRE = np.array((0.0, 0.16, AXIS_Z))
-_ROOT_DIRECTIONS = 950
+_ROOT_DIRECTIONS = 1900
 
 
 @dataclass(frozen=True)

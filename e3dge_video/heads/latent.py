@@ -87,7 +87,7 @@ LAYOUT: Final[dict[str, slice]] = {
 
 #: Movements: entry → (threshold, width, maximum). Amount = maximum * ramp((u - threshold) / width); see `ramp`.
 MOVEMENTS: Final[dict[str, tuple[float, float, float]]] = {
-    "blink": (-0.15, 1.15, 1.0),
+    "blink": (0.1, 1.15, 1.0),
     "wink": (1.55, 0.5, 1.0),
     "squint": (0.4, 1.6, 0.9),
     "wide": (0.7, 1.5, 0.9),
@@ -110,25 +110,27 @@ MOVEMENTS: Final[dict[str, tuple[float, float, float]]] = {
 }
 
 # Offsets of the category groups. They set the frequencies of the argmax (tests/heads/test_latent.py lists them).
-_HAIR_MALE = dict(
-    bald=0.08, buzz=0.13, crop=0.20, side_part=0.17, swept_back=0.11, receding=0.08, afro=0.06, medium=0.04, bob=0.015,
-    long_straight=0.03, long_wavy=0.03, long_curly=0.015, tied_back=0.015, bun=0.005, fringe=0.005,
-)  # fmt: skip
-_HAIR_FEMALE = dict(
-    bald=0.004, buzz=0.018, crop=0.06, side_part=0.06, swept_back=0.045, receding=0.003, afro=0.06, medium=0.09,
-    bob=0.13, long_straight=0.14, long_wavy=0.13, long_curly=0.06, tied_back=0.08, bun=0.06, fringe=0.06,
-)  # fmt: skip
-_BEARD = dict(none=0.42, stubble=0.22, moustache=0.08, goatee=0.11, full=0.17)
-_GLASSES = dict(none=0.75, thin=0.105, thick=0.115, sunglasses=0.03)
-_CLOTHING = dict(crew=0.28, v_neck=0.17, shirt=0.29, hoodie=0.16, turtleneck=0.10)
+_HAIR_MALE = {
+    "bald": 0.08, "buzz": 0.13, "crop": 0.20, "side_part": 0.17, "swept_back": 0.11, "receding": 0.08,
+    "afro": 0.06, "medium": 0.04, "bob": 0.015, "long_straight": 0.03, "long_wavy": 0.03, "long_curly": 0.015,
+    "tied_back": 0.015, "bun": 0.005, "fringe": 0.005,
+}  # fmt: skip
+_HAIR_FEMALE = {
+    "bald": 0.004, "buzz": 0.018, "crop": 0.06, "side_part": 0.06, "swept_back": 0.045, "receding": 0.003,
+    "afro": 0.06, "medium": 0.09, "bob": 0.13, "long_straight": 0.14, "long_wavy": 0.13, "long_curly": 0.06,
+    "tied_back": 0.08, "bun": 0.06, "fringe": 0.06,
+}  # fmt: skip
+_BEARD = {"none": 0.42, "stubble": 0.22, "moustache": 0.08, "goatee": 0.11, "full": 0.17}
+_GLASSES = {"none": 0.75, "thin": 0.105, "thick": 0.115, "sunglasses": 0.03}
+_CLOTHING = {"crew": 0.28, "v_neck": 0.17, "shirt": 0.29, "hoodie": 0.16, "turtleneck": 0.10}
 
 #: Direction from masculine to feminine in the shape's u, beyond what the phenotype moves.
 _FEMININE: Final[dict[str, float]] = {
-    "jaw_bones": -0.9, "chin_width": -0.7, "chin_height": -0.45, "brow_depth": -0.9, "brow_height": 0.45,
-    "eye_size": 0.55, "eye_opening": 0.3, "nose_width": -0.45, "nose_length": -0.35, "nose_depth": -0.4,
-    "nose_volume": -0.4, "nose_hump": -0.5, "lip_volume": 0.55, "lip_upper": 0.4, "lip_lower": 0.35,
-    "neck_width": -1.0, "forehead_slope": 0.45, "cheek_bones": 0.45, "head_square": -0.6, "jaw_drop": -0.3,
-    "head_width": -0.2, "brow_density": -0.55, "brow_thickness": -0.6, "brow_arch": 0.6, "lashes": 0.7,
+    "jaw_bones": -1.17, "chin_width": -0.91, "chin_height": -0.59, "brow_depth": -1.17, "brow_height": 0.59,
+    "eye_size": 0.72, "eye_opening": 0.39, "nose_width": -0.59, "nose_length": -0.45, "nose_depth": -0.52,
+    "nose_volume": -0.52, "nose_hump": -0.65, "lip_volume": 0.72, "lip_upper": 0.52, "lip_lower": 0.45,
+    "neck_width": -1.3, "forehead_slope": 0.59, "cheek_bones": 0.59, "head_square": -0.78, "jaw_drop": -0.39,
+    "head_width": -0.26, "brow_density": -0.55, "brow_thickness": -0.6, "brow_arch": 0.6, "lashes": 0.7,
     "lipstick": 1.5, "eyeshadow": 1.5, "eyeliner": 1.6, "blush": 1.4, "hair_recession": -0.8, "hair_dye": 0.5,
 }  # fmt: skip
 #: Direction of ageing by twenty years, beyond what the phenotype moves.
@@ -183,7 +185,7 @@ def coupling(z: NDArray[np.floating]) -> NDArray[np.float64]:
     decades2 = (years - 45.0) / 20.0
     feminine = femininity(z[INDEX["gender"]])
     sign = 2.0 * feminine - 1.0
-    african, asian, caucasian = origin_weights(z[[INDEX["african"], INDEX["asian"], INDEX["caucasian"]]])
+    african, _asian, _caucasian = origin_weights(z[[INDEX["african"], INDEX["asian"], INDEX["caucasian"]]])
     child = float(np.clip((19.0 - years) / 3.0, 0.0, 1.0))
     for name, amount in _FEMININE.items():
         offset[INDEX[name]] += sign * amount

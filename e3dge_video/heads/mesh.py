@@ -77,7 +77,7 @@ def catmull_clark(quads: NDArray[np.integer], count: int, smooth: NDArray[np.boo
 
 
 def subdivide_corners(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Corner values of the fine faces by bilinear interpolation, in the order of `catmull_clark`. [F, 4, C] → [4F, 4, C]"""
+    """Corner values of the fine faces, bilinear, in the order of `catmull_clark`. [F, 4, C] → [4F, 4, C]"""
     middle = 0.5 * (values + np.roll(values, -1, axis=1))
     centre = np.repeat(values.mean(axis=1, keepdims=True), 4, axis=1)
     fine = np.stack([values, middle, centre, np.roll(middle, 1, axis=1)], axis=2)

@@ -32,8 +32,8 @@ LABEL = {name: i for i, name in enumerate(LABELS)}
 #: Skin albedo (sRGB 0..255) by melanin.
 _SKIN_TONES = np.array(
     [
-        (0.00, 240, 207, 190), (0.15, 234, 192, 170), (0.30, 222, 174, 146), (0.45, 200, 147, 115),
-        (0.60, 166, 113, 84), (0.78, 120, 78, 57), (1.00, 78, 50, 38),
+        (0.00, 233, 193, 170), (0.15, 228, 181, 153), (0.30, 215, 163, 132), (0.45, 193, 138, 106),
+        (0.60, 160, 107, 78), (0.78, 117, 75, 54), (1.00, 76, 49, 37),
     ]
 )  # fmt: skip
 #: Natural lip albedo (sRGB 0..255) by melanin.
@@ -86,7 +86,7 @@ def hair_on_skin(spec: HeadSpec) -> dict[str, float]:
     shade = {"bald": 0.16, "buzz": 0.86}.get(hair.style, 1.0)
     crown = {"bald": 0.5, "receding": 1.0}.get(hair.style, 0.0)
     sides = {"swept_back": 0.25, "crop": 0.35, "side_part": 0.3}.get(hair.style, 0.0) * max(hair.sides + 0.3, 0.0)
-    return dict(recession=recession, cover=cover, shade=shade, crown=crown, fade=min(sides, 0.5))
+    return {"recession": recession, "cover": cover, "shade": shade, "crown": crown, "fade": min(sides, 0.5)}
 
 
 def paint_skin(spec: HeadSpec, layers: PaintLayers) -> PaintedSkin:
@@ -114,12 +114,13 @@ def paint_skin(spec: HeadSpec, layers: PaintLayers) -> PaintedSkin:
             brows.density, brows.thickness, brows.arch, brows.tilt,
             scalp["recession"], scalp["cover"], scalp["shade"], scalp["crown"], scalp["fade"],
             on_beard[0], on_beard[1], on_beard[2], amount, float(beard.style == "stubble"), shaven,
-            skin.wrinkles * (0.8 + 0.2 * old) + 0.55 * expression.brow_up,
+            skin.wrinkles * (0.6 + 0.2 * old) + 0.45 * expression.brow_up,
             skin.wrinkles + 0.45 * expression.smile + 0.4 * expression.squint,
             0.10 + skin.wrinkles + 0.55 * expression.smile + 0.3 * expression.sneer,
             0.8 * skin.wrinkles + 0.9 * expression.brow_down,
             skin.melanin,
             float(hair.style in ("buzz", "afro", "bald")),
+            float(hair.style == "afro"),
         ],
         np.float32,
     )  # fmt: skip
@@ -187,7 +188,7 @@ def _bake(
     (brow_density, brow_thickness, brow_arch, brow_tilt) = numbers[10:14]
     (recession, cover, shade, crown, fade) = numbers[14:19]
     (on_moustache, on_goatee, on_full, beard_amount, is_stubble, shaven) = numbers[19:25]
-    (lines_forehead, lines_eye, lines_mouth, lines_frown, melanin, is_short) = numbers[25:31]
+    (lines_forehead, lines_eye, lines_mouth, lines_frown, melanin, is_short, is_thick) = numbers[25:32]
     scale = np.float32(1.0 / 255.0)
     light_skin = 1.0 - melanin
     rgb = np.zeros(3, np.float32)
@@ -207,7 +208,7 @@ def _bake(
         rgb[0] *= 1.0 - 0.02 * blood - 0.22 * circle
         rgb[1] *= 1.0 - 0.34 * blood - 0.30 * circle
         rgb[2] *= 1.0 - 0.36 * blood - 0.22 * circle
-        brown = 0.42 * freckles * v[15] * scale + 0.30 * spots * v[16] * scale
+        brown = 0.42 * freckles * v[15] * scale + 0.20 * spots * v[16] * scale
         rgb[0] *= 1.0 - 0.55 * brown
         rgb[1] *= 1.0 - 0.80 * brown
         rgb[2] *= 1.0 - 0.95 * brown
@@ -242,7 +243,7 @@ def _bake(
             height += 0.10 * line * lips
             if lips > 0.5:
                 what = 4
-        edge = v[20] * scale * (0.30 + 0.70 * liner)
+        edge = v[20] * scale * (0.45 + 0.55 * liner)
         for k in range(3):
             rgb[k] *= 1.0 - 0.75 * edge
 
@@ -259,8 +260,8 @@ def _bake(
             rim = abs(across - bow) / half
             body = (1.0 - _smooth(rim, 0.45, 1.25)) * _smooth(along, -0.10, 0.10) * (1.0 - _smooth(along, 0.98, 1.12))
             stroke = v[4] * scale
-            hairs = _smooth(stroke, 0.75 - 0.75 * body, 1.05 - 0.75 * body) * min(1.0, 2.5 * body)
-            amount = min(1.0, brow_density * (0.45 * body + 0.75 * hairs))
+            hairs = _smooth(stroke, 0.72 - 0.80 * body, 1.05 - 0.80 * body) * min(1.0, 2.5 * body)
+            amount = min(1.0, brow_density * (0.58 * body + 0.52 * hairs))
             for k in range(3):
                 rgb[k] += (colours[4, k] - rgb[k]) * amount
             height += 0.25 * amount * stroke
@@ -291,12 +292,13 @@ def _bake(
         # Scalp under the hair: covered wherever hair grows, with a soft hairline.
         inside = (v[5] * scale * 255.0 - 128.0) * DISTANCE_STEP - recession * (0.35 + 1.6 * v[6] * scale)
         inside -= crown * v[7] * scale * 0.16
-        grown = _smooth(inside, -2.0 * MM, 7.0 * MM)
+        # A thick layer stretches the texels of its edge, so its hairline is painted narrow.
+        grown = _smooth(inside, -2.0 * MM, (7.0 - 7.0 * is_thick) * MM)
         if grown > 0.003:
             fuzz = v[28] * scale
             thin = 1.0 - fade * v[8] * scale * (1.0 - 0.3 * fuzz)
             amount = grown * thin * (shade if cover > 0.5 else shade * (0.5 + fuzz))
-            amount *= 0.78 + 0.22 * _smooth(fuzz, 0.2, 0.6)
+            amount *= 1.0 - (0.25 if is_short - is_thick > 0.5 else 0.04) * (1.0 - _smooth(fuzz, 0.2, 0.6))
             tone = 0.75 + 0.5 * fuzz
             for k in range(3):
                 rgb[k] += (colours[5, k] * tone - rgb[k]) * amount

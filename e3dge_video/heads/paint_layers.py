@@ -12,7 +12,9 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
 
+from e3dge_video.heads.mesh import vertex_normals
 from e3dge_video.heads.noise import fractal_noise, value_noise
 from e3dge_video.heads.raster import rasterize
 from e3dge_video.heads.shape import HeadShape, load_shape
@@ -79,29 +81,12 @@ def vertex_charts(shape: HeadShape) -> Charts:
 
 def hairline_height(azimuth: NDArray[np.floating]) -> NDArray[np.floating]:
     """Height of the ordinary hairline at |azimuth| in degrees from the front."""
-    return np.interp(
-        azimuth,
-        (0, 12, 24, 34, 42, 50, 57, 63, 68, 73, 78, 84, 95, 110, 122, 140, 180),
-        (
-            0.272,
-            0.274,
-            0.268,
-            0.240,
-            0.212,
-            0.170,
-            0.115,
-            0.060,
-            0.020,
-            0.010,
-            0.035,
-            0.105,
-            0.120,
-            0.075,
-            0.0,
-            -0.06,
-            -0.085,
-        ),
-    )
+    degrees = (0, 12, 24, 34, 42, 50, 57, 63, 68, 73, 78, 84, 95, 110, 122, 140, 180)
+    heights = (
+        0.262, 0.263, 0.262, 0.249, 0.226, 0.182, 0.122, 0.062, 0.020, 0.010, 0.035, 0.105, 0.120, 0.075, 0.0,
+        -0.06, -0.085,
+    )  # fmt: skip
+    return np.interp(azimuth, degrees, heights)
 
 
 def azimuth_degrees(position: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -154,7 +139,7 @@ def build_layers(shape: HeadShape) -> PaintLayers:
     position = spread(fine)
     uv = spread(shape.uv)
     is_body = charts.body[corners[:, 0]]
-    values = _paint(shape, position, uv, is_body)
+    values = _paint(shape, position, uv, is_body, spread(_openness(shape)))
     return PaintLayers(size, texels.astype(np.int32), values, position, is_body, vertex_texel)
 
 
@@ -189,7 +174,7 @@ def _halved(full: PaintLayers) -> PaintLayers:
         values=np.round(average(full.values.astype(np.float32))).astype(np.uint8),
         position=average(full.position).astype(np.float32),
         is_body=average(full.is_body.astype(np.float32)) > 0.5,
-        vertex_texel=(full.vertex_texel - 0.5) / 2,
+        vertex_texel=((full.vertex_texel - 0.5) / 2).astype(np.float32),
     )
 
 
@@ -203,18 +188,42 @@ def _groove(distance: NDArray[np.floating], width_mm: float) -> NDArray[np.float
     return np.exp(-((distance / (width_mm * MM)) ** 2))
 
 
-def _sample(mask: NDArray[np.uint8], uv: NDArray[np.float32]) -> NDArray[np.float32]:
+def _sample(mask: NDArray[np.uint8], uv: NDArray[np.float32], blur: float = 1.0) -> NDArray[np.float32]:
     """MakeHuman's mask at texture coordinates, 0..1, smoothed a little against its JPEG blocks."""
     import cv2
 
-    soft = cv2.GaussianBlur(mask, (0, 0), 1.0)
+    soft = cv2.GaussianBlur(mask, (0, 0), blur)
     row = np.clip(((1 - uv[:, 1]) * mask.shape[0]).astype(int), 0, mask.shape[0] - 1)
     column = np.clip((uv[:, 0] * mask.shape[1]).astype(int), 0, mask.shape[1] - 1)
     return soft[row, column].astype(np.float32) / 255
 
 
+def _openness(shape: HeadShape) -> NDArray[np.float32]:
+    """Openness of the mean head's surface at small scale, 0 in a deep crease to 1 in the open. [R]
+
+    The share of nearby surface points that rise above the tangent plane, weighted by how steeply they do.
+    """
+    fine = shape.refine(shape.mean)
+    normals = vertex_normals((shape.fine_weights @ shape.mean).astype(np.float32), shape.fine_triangles)[shape.source]
+    charts = vertex_charts(shape)
+    surface = np.flatnonzero(charts.head | charts.body)
+    tree = cKDTree(fine[surface])
+    neighbours = tree.query_ball_point(fine[surface], 11 * MM)
+    openness = np.ones(len(fine), np.float32)
+    for vertex, near in zip(surface, neighbours, strict=True):
+        offset = fine[surface[near]] - fine[vertex]
+        distance = np.linalg.norm(offset, axis=1)
+        rise = (offset @ normals[vertex]) / np.maximum(distance, 1e-6)
+        openness[vertex] = 1.0 - np.clip(np.maximum(rise - 0.08, 0).mean() * 2.2, 0, 0.75)
+    return openness
+
+
 def _paint(
-    shape: HeadShape, position: NDArray[np.float32], uv: NDArray[np.float32], is_body: NDArray[np.bool_]
+    shape: HeadShape,
+    position: NDArray[np.float32],
+    uv: NDArray[np.float32],
+    is_body: NDArray[np.bool_],
+    openness: NDArray[np.float32],
 ) -> NDArray[np.uint8]:
     """All layers at the given places. [K, L]"""
     points = shape.landmarks(shape.mean)
@@ -226,7 +235,7 @@ def _paint(
     layers: dict[str, NDArray[np.floating]] = {}
 
     ears = _sample(shape.assets.ears, uv) * ~is_body
-    lips = _step(_sample(shape.assets.lips, uv), 0.35, 0.75) * front
+    lips = _step(_sample(shape.assets.lips, uv, 3.0), 0.36, 0.66) * front
     layers["lips"] = lips
     lip_lines = value_noise((millimetres * np.array([0.9, 0.12, 0.12])).astype(np.float32), 5)
     layers["lip_lines"] = lip_lines
@@ -243,7 +252,7 @@ def _paint(
     layers["brow_across"] = np.clip((across + 4) / 8, 0, 1)
     lean = np.radians(np.interp(along, (0, 0.25, 0.6, 1), (78, 48, 22, -8)))
     stroke_x, stroke_y = ax / MM * np.cos(lean) + y / MM * np.sin(lean), -ax / MM * np.sin(lean) + y / MM * np.cos(lean)
-    strokes = np.stack([stroke_x * 0.14, stroke_y * 0.95, np.where(x < 0, 7.3, 2.1)], axis=1).astype(np.float32)
+    strokes = np.stack([stroke_x * 0.16, stroke_y * 1.25, np.where(x < 0, 7.3, 2.1)], axis=1).astype(np.float32)
     layers["brow_hair"] = value_noise(strokes, 21)
 
     # The scalp: distance inside the hairline, and where hair recedes first.
@@ -259,7 +268,7 @@ def _paint(
     layers["sides"] = _step(y, 0.27, 0.16)
 
     chin, lip_bottom, lip_top, nose_base, corner = points[8], points[57], points[51], points[33], points[54]
-    no_lips = 1 - _step(_sample(shape.assets.lips, uv), 0.1, 0.4)
+    no_lips = 1 - _step(_sample(shape.assets.lips, uv, 3.0), 0.35, 0.62)
     droop = np.clip((ax - 0.03) / 0.05, 0, 1)
     layers["moustache"] = (
         _step(y, lip_top[1] - 0.012 - 0.028 * droop, lip_top[1] + 0.002 - 0.02 * droop)
@@ -268,10 +277,10 @@ def _paint(
         * front
         * no_lips
     )
-    around = _step(np.abs(ax - corner[0] - 0.008), 0.022, 0.010) * _step(y, chin[1] + 0.01, chin[1] + 0.05)
+    around = _step(np.abs(ax - corner[0] - 0.005), 0.021, 0.011) * _step(y, chin[1] + 0.01, chin[1] + 0.05)
     around *= _step(y, nose_base[1] - 0.02, nose_base[1] - 0.035)
-    chin_patch = _step(y, lip_bottom[1] - 0.006, lip_bottom[1] - 0.024) * _step(
-        ax, corner[0] + 0.016, corner[0] - 0.012
+    chin_patch = _step(y, lip_bottom[1] + 0.007, lip_bottom[1] - 0.003) * _step(
+        ax, corner[0] + 0.024, corner[0] + 0.002
     )
     soul = _step(ax, 0.022, 0.012) * _step(y, lip_bottom[1] + 0.004, lip_bottom[1] - 0.004)
     below = _step(y, -0.235, -0.215)
@@ -282,7 +291,7 @@ def _paint(
     neck_line = np.interp(azimuth, (0, 25, 50, 70, 80, 95), (-0.262, -0.262, -0.245, -0.19, -0.12, -0.02))
     full = _step(y, cheek_line + 0.012, cheek_line - 0.014) * _step(y, neck_line - 0.012, neck_line + 0.016)
     full *= _step(azimuth, 84, 77) * (1 - ears)
-    below_lip = _step(ax, corner[0] + 0.012, corner[0] + 0.03) + _step(y, lip_bottom[1] + 0.002, lip_bottom[1] - 0.016)
+    below_lip = _step(ax, corner[0] + 0.012, corner[0] + 0.03) + _step(y, lip_bottom[1] + 0.007, lip_bottom[1] - 0.003)
     full *= np.clip(below_lip, 0, 1)
     layers["full_beard"] = np.maximum(full, layers["goatee"]) * no_lips
     layers["stubble_dots"] = fractal_noise(millimetres, 0.75, 2, 41)
@@ -294,7 +303,7 @@ def _paint(
     spots = value_noise((millimetres * 0.42).astype(np.float32), 61)
     cheeks_nose = _step(np.abs(y - points[29, 1]), 0.09, 0.02) * _step(azimuth, 62, 35)
     layers["freckles"] = _step(spots, 0.66, 0.8) * (0.35 + 0.65 * cheeks_nose)
-    layers["spots"] = _step(fractal_noise(millimetres, 0.10, 2, 67), 0.66, 0.8) * _step(y, -0.14, 0.0)
+    layers["spots"] = _step(fractal_noise(millimetres, 0.16, 3, 67), 0.62, 0.95) * _step(y, -0.14, 0.0)
 
     def blob(cx: float, cy: float, rx: float, ry: float) -> NDArray[np.floating]:
         return np.exp(-(((ax - cx) / rx) ** 2) - ((y - cy) / ry) ** 2) * front
@@ -362,6 +371,6 @@ def _paint(
     frown = _groove(ax - frown_x, 1.3) * _step(np.abs(y - brow[0, 1] - 0.002), 0.032, 0.012)
     layers["wrinkle_frown"] = frown * front
     layers["pores"] = fractal_noise(millimetres, 0.55, 2, 81)
-    layers["cavity"] = np.ones(len(x))
+    layers["cavity"] = openness
     stacked = np.stack([np.asarray(layers[name], np.float32) for name in LAYERS], axis=1)
     return np.round(np.clip(stacked, 0, 1) * 255).astype(np.uint8)

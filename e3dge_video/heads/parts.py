@@ -104,7 +104,7 @@ def glasses(spec: Glasses, landmarks: NDArray[np.float32], brow_z: float) -> lis
     centre_y = float(middle[1]) - 2.5 * MM - 2.0 * MM * spec.height
     front = max(float(bridge[2]) + 2.0 * MM, brow_z - 1.0 * MM, float(middle[2]) + 12 * MM)
     exponent = 2.15 + 2.4 * (0.5 - 0.5 * spec.roundness)
-    radius = (0.9 + 0.5 * spec.thickness) * MM if thin else (1.7 + 1.5 * spec.thickness + 0.2 * sun) * MM
+    radius = (1.1 + 0.5 * spec.thickness) * MM if thin else (1.7 + 1.5 * spec.thickness + 0.2 * sun) * MM
     colour = np.array([*linear(spec.colour), 0.55 if thin else 0.35], np.float32)
 
     def bend(x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -185,8 +185,8 @@ def lashes(
     """
     vertices, attributes, triangles, start = [], [], [], 0
     for edge, upward, length, density in (
-        (upper, 1.0, (1.9 + 3.6 * amount) * MM, 0.70 + 0.25 * amount),
-        (lower, -1.0, (0.8 + 1.3 * amount) * MM, 0.22 + 0.25 * amount),
+        (upper, 1.0, (3.2 + 4.4 * amount) * MM, 0.82 + 0.16 * amount),
+        (lower, -1.0, (1.0 + 1.5 * amount) * MM, 0.25 + 0.25 * amount),
     ):
         places = np.interp(np.linspace(0, 1, 17), np.linspace(0, 1, len(edge)), np.arange(len(edge)))
         low = np.floor(places).astype(int).clip(0, len(edge) - 2)
@@ -199,14 +199,14 @@ def lashes(
         share = np.linspace(0, 1, 17)
         reach = length * (0.35 + 0.65 * np.sin(np.pi * np.clip(0.12 + 0.72 * share, 0, 1))) * (0.75 + 0.5 * share)
         fan = tangent * (0.75 * (share - 0.42))[:, None]
-        direction = 0.75 * radial + 0.55 * away + fan
+        direction = 0.65 * radial + 0.65 * away + fan
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
         root = line + 0.25 * MM * radial
         middle = root + direction * (0.5 * reach)[:, None]
         tip = root + (direction + 0.35 * away) * reach[:, None]
         vertices.append(np.concatenate([root, middle, tip]))
         fade = np.clip(np.minimum(share, 1.06 - share) * 7, 0, 1)
-        opacity = np.concatenate([density * fade, 0.62 * density * fade, 0.0 * fade])
+        opacity = np.concatenate([density * fade, 0.75 * density * fade, 0.10 * density * fade])
         attributes.append(
             np.stack(
                 [0.012 * np.ones_like(opacity), 0.010 * np.ones_like(opacity), 0.009 * np.ones_like(opacity), opacity],
@@ -255,11 +255,11 @@ def collar(spec: Clothing, field: HairField) -> list[Part]:
         rows = []
         for rise, offset in ((-0.05, 5.0), (-0.02, 6.5), (0.0, 7.0), (0.006, 5.5), (0.0, 3.0), (-0.03, 1.0)):
             rows.append(_around_neck(field, azimuth, height + rise, offset * MM))
-        return [_sheet(np.stack(rows), colour, True)]
+        return [_sheet(np.stack(rows), colour, True, False)]
     if spec.style == "hoodie":
         back = 0.5 - 0.5 * np.cos(azimuth)
-        radius = (7.0 + 15.0 * back**0.7) * MM
-        path = _around_neck(field, azimuth, height + 0.012 + 0.018 * back, radius * 0.9)
+        radius = (3.5 + 14.0 * back**0.6) * MM
+        path = _around_neck(field, azimuth, height - 0.004 + 0.016 * back, radius * 0.8)
         return [tube(path, radius, colour, shading.CLOTH, closed=True, sides=10, flatten=0.85, up=(0, 1, 0))]
     band = np.array([*(linear(spec.colour) * (0.85 if spec.pattern < 0.3 else 1.0)), 0.0], np.float32)
     if spec.pattern >= 0.3:
@@ -291,12 +291,14 @@ def _shirt_collar(spec: Clothing, field: HairField) -> list[Part]:
         _around_neck(field, azimuth, base + 0.004 - 0.03 * front, 9.5 * MM),
         _around_neck(field, azimuth, base - 0.016 - 0.062 * front, (9.0 + 2 * front) * MM),
     ]
-    return [_sheet(np.stack(rows), colour, False)]
+    return [_sheet(np.stack(rows), colour, False, True)]
 
 
-def _sheet(rows: NDArray[np.floating], colour: NDArray[np.float32], closed: bool) -> Part:
-    """A cloth surface through rows of points. [R, C, 3]"""
+def _sheet(rows: NDArray[np.floating], colour: NDArray[np.float32], closed: bool, outward_last: bool) -> Part:
+    """A cloth surface through rows of points, its outside towards the last rows or towards the first. [R, C, 3]"""
     vertices = rows.reshape(-1, 3).astype(np.float32)
-    triangles = _grid_triangles(rows.shape[0], rows.shape[1], closed)
+    triangles = np.ascontiguousarray(
+        _grid_triangles(rows.shape[0], rows.shape[1], closed)[:, :: -1 if outward_last else 1]
+    )
     normals = vertex_normals(vertices, triangles)
     return Part(vertices, normals, triangles, np.broadcast_to(colour, (len(vertices), 4)).copy(), shading.CLOTH, True)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e3dge_video.heads import shading
+from e3dge_video.heads.blending import blend
 from e3dge_video.heads.paint import PaintedSkin, paint_skin
 from e3dge_video.heads.paint_layers import load_layers
 from e3dge_video.heads.raster import project, rasterize
@@ -93,7 +94,7 @@ def render(
     cover = (seen >= 0).astype(np.float32)
     if len(head.blended_triangles):
         order = np.argsort(projected[head.blended_triangles, 2].mean(1), kind="stable")
-        shading.blend(
+        blend(
             projected, head.blended_triangles[order], head.blended_material[order], head.vertices, head.normals,
             attributes, head.irradiance, inverse_depth, camera, rig.ambient, colour, cover,
         )  # fmt: skip

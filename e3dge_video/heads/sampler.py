@@ -12,8 +12,9 @@ from e3dge_video.heads import shading
 from e3dge_video.heads.assets import PARTS
 from e3dge_video.heads.decode import attributes
 from e3dge_video.heads.expression import facial_actions
-from e3dge_video.heads.hair import grow, recipe, ribbons
+from e3dge_video.heads.hair import grow, ribbons
 from e3dge_video.heads.hair_field import load_field, warp
+from e3dge_video.heads.hair_recipes import recipe
 from e3dge_video.heads.latent import Z_DIM
 from e3dge_video.heads.lighting import (
     CELL,
@@ -151,11 +152,12 @@ class HeadSampler:
         triangles = np.concatenate([piece.triangles + start for piece, start in zip(pieces, starts, strict=False)])
         material = np.concatenate(materials)
         all_transfer = np.concatenate(transfers).astype(np.float32)
-        irradiance = np.maximum(all_transfer @ rig.coefficients, 0.0).astype(np.float32)
+        # einsum, not @: a matrix product would start BLAS threads in every worker process.
+        irradiance = np.maximum(np.einsum("vk,kc->vc", all_transfer, rig.coefficients), 0.0).astype(np.float32)
         blended = np.isin(material, shading.BLENDED)
         vertices = np.concatenate([piece.vertices for piece in pieces])
         inside = (np.abs(vertices) < BOX).all(axis=1)[triangles].all(axis=1)
-        drawn = ~blended & inside
+        drawn = ~blended & inside & (material != shading.HIDDEN)
         return Head(
             spec=spec,
             vertices=vertices,
@@ -183,7 +185,9 @@ class HeadSampler:
         for chosen, coarse_eye, lids in template.eyes:
             ball = coarse[coarse_eye]
             centre = ball.mean(0)
-            radius = float(np.linalg.norm(ball - centre, axis=1).mean())
+            # A little smaller than Anny's, so that it does not show through the lids of a squint.
+            radius = 0.985 * float(np.linalg.norm(ball - centre, axis=1).mean())
+            centre = centre - np.array([0.0, 0.0, 0.0012], np.float32)
             direction = vertices[chosen] - centre
             direction /= np.linalg.norm(direction, axis=1, keepdims=True)
             vertices[chosen] = centre + radius * direction
@@ -248,15 +252,18 @@ def identity_code(seed: int, index: int) -> NDArray[np.float32]:
 
 
 _IRISES = np.array(
-    [(0.0, 52, 30, 18), (0.25, 84, 50, 27), (0.45, 112, 84, 46), (0.62, 92, 108, 76), (0.8, 84, 122, 156), (1.0, 120, 142, 160)]
+    [
+        (0.0, 52, 30, 18), (0.25, 84, 50, 27), (0.45, 112, 84, 46), (0.62, 92, 108, 76), (0.8, 84, 122, 156),
+        (1.0, 120, 142, 160),
+    ]
 )  # fmt: skip
 
 
 def _look(spec: HeadSpec) -> NDArray[np.float32]:
     """Numbers of the shaders that are the same over a head."""
     eyes, hair = spec.eyes, spec.hair
-    iris = np.array([np.interp(eyes.iris, _IRISES[:, 0], _IRISES[:, k]) for k in (1, 2, 3)]) / 255
-    iris = linear(np.clip(iris * (0.85 + 0.4 * eyes.lightness), 0, 1))
+    tone = np.array([np.interp(eyes.iris, _IRISES[:, 0], _IRISES[:, k]) for k in (1, 2, 3)]) / 255
+    iris = linear(np.clip(tone * (0.85 + 0.4 * eyes.lightness), 0, 1))
     look = np.zeros(16, np.float32)
     look[0:3] = iris
     look[3] = 0.19

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from e3dge_video.heads.paint import LABEL
 
-#: Materials of triangles.
+#: Materials of triangles; hidden ones are never drawn.
+HIDDEN = -1
 SKIN, EYE, TEETH, TONGUE, MOUTH, SOCKET, HAIR, PLAIN, CLOTH, DARK_LENS, CLEAR_LENS, LASH = range(12)
 #: Materials that are blended over what lies behind them.
 BLENDED = (CLEAR_LENS, LASH)
@@ -22,7 +23,8 @@ _L_HAIR, _L_GLASSES, _L_CLOTHING = LABEL["hair"], LABEL["glasses"], LABEL["cloth
 
 
 @numba.njit(cache=True, fastmath=True, inline="always")
-def _smooth(x: float, low: float, high: float) -> float:
+def smooth_step(x: float, low: float, high: float) -> float:
+    """0 below `low`, 1 above `high`, smooth between."""
     t = min(max((x - low) / (high - low), 0.0), 1.0)
     return t * t * (3.0 - 2.0 * t)
 
@@ -183,7 +185,7 @@ def shade(
                     nx, ny, nz = sx, sy, sz
                 # Light that scatters in skin comes out redder where it is scarce.
                 mean = 0.333 * (er + eg + eb)
-                dim = 1.0 - _smooth(mean, 0.0, 0.75)
+                dim = 1.0 - smooth_step(mean, 0.0, 0.75)
                 er, eg, eb = er * (1.0 + 0.10 * dim), eg * (1.0 - 0.03 * dim), eb * (1.0 - 0.07 * dim)
                 power = 14.0 + 16.0 * gloss
                 gloss = (0.05 + 0.30 * gloss) * (0.5 + 0.5 * look[12])
@@ -194,38 +196,42 @@ def shade(
                     angle = 2.0
                 turn = np.arctan2(a1, a0)
                 iris = 0.46
-                white = 0.80 - 0.10 * _smooth(angle, 0.45, 1.0)
+                white = 0.80 - 0.10 * smooth_step(angle, 0.45, 1.0)
                 veins = (
-                    look[4] * (0.5 + 0.5 * np.sin(turn * 9.0 + 3.0 * np.sin(angle * 9.0))) * _smooth(angle, 0.5, 0.95)
+                    look[4]
+                    * (0.5 + 0.5 * np.sin(turn * 9.0 + 3.0 * np.sin(angle * 9.0)))
+                    * smooth_step(angle, 0.5, 0.95)
                 )
+                corner = smooth_step(abs(a0), 0.62, 0.86)
                 r, g, b = (
                     white,
-                    white * (0.95 - 0.10 * veins - 0.05 * look[4]),
-                    white * (0.93 - 0.10 * veins - 0.05 * look[4]),
+                    white * (0.95 - 0.16 * corner - 0.10 * veins - 0.05 * look[4]),
+                    white * (0.93 - 0.17 * corner - 0.10 * veins - 0.05 * look[4]),
                 )
                 if angle < iris + 0.05:
                     rays = 0.5 + 0.25 * np.sin(turn * 23.0 + 1.3) + 0.25 * np.sin(turn * 41.0)
-                    ring = _smooth(angle, 0.17, 0.30) * (1.0 - _smooth(angle, 0.30, iris))
-                    tone = (0.62 + 0.35 * rays + 0.45 * ring) * (1.0 - 0.72 * _smooth(angle, 0.36, iris))
-                    blend = 1.0 - _smooth(angle, iris - 0.035, iris + 0.04)
+                    ring = smooth_step(angle, 0.17, 0.30) * (1.0 - smooth_step(angle, 0.30, iris))
+                    tone = (0.70 + 0.45 * rays + 0.60 * ring) * (1.0 - 0.70 * smooth_step(angle, 0.37, iris))
+                    blend = 1.0 - smooth_step(angle, iris - 0.035, iris + 0.04)
                     r += (look[0] * tone - r) * blend
                     g += (look[1] * tone - g) * blend
                     b += (look[2] * tone - b) * blend
-                    hole = 1.0 - _smooth(angle, look[3] - 0.02, look[3] + 0.025)
+                    hole = 1.0 - smooth_step(angle, look[3] - 0.02, look[3] + 0.025)
                     r, g, b = r * (1.0 - 0.97 * hole), g * (1.0 - 0.97 * hole), b * (1.0 - 0.97 * hole)
                 # The upper lid shades the ball; a3 is height in the opening, -1 lower lid to 1 upper lid.
-                lid = 1.0 - 0.55 * _smooth(a3, 0.25, 1.05) - 0.18 * _smooth(-a3, 0.6, 1.1)
-                mean = 0.333 * (er + eg + eb)
-                lift = (0.60 * mean + 0.34) / max(mean, 0.05) * lid
-                er, eg, eb = er * min(lift, 2.5), eg * min(lift, 2.5), eb * min(lift, 2.5)
+                lid = 1.0 - 0.55 * smooth_step(a3, 0.25, 1.05) - 0.18 * smooth_step(-a3, 0.6, 1.1)
+                er, eg, eb = (
+                    (0.55 * er + 0.62 * ambient[0]) * lid,
+                    (0.55 * eg + 0.62 * ambient[1]) * lid,
+                    (0.55 * eb + 0.62 * ambient[2]) * lid,
+                )
                 # Catch light: a soft window in the key's direction, raised so that it stays in the opening.
-                hx, hy, hz = key[0] * 0.8 + vx * 1.2, key[1] * 0.5 + vy * 1.2 + 0.32, key[2] * 0.8 + vz * 1.2
+                hx, hy, hz = key[0] * 0.7 + vx * 1.2, key[1] * 0.4 + vy * 1.2 + 0.36, key[2] * 0.7 + vz * 1.2
                 norm = 1.0 / np.sqrt(hx * hx + hy * hy + hz * hz)
                 half = (gx * hx + gy * hy + gz * hz) * norm
-                spark = _smooth(half, 0.966, 0.990) * (1.0 - 0.75 * _smooth(a3, 0.6, 1.0))
-                soft = 0.06 * _smooth(half, 0.6, 1.0)
-                er += 0.0
-                colour_add = 0.75 * spark + soft
+                spark = smooth_step(half, 0.9855, 0.9945) * (1.0 - 0.6 * smooth_step(a3, 0.75, 1.0))
+                soft = 0.018 * smooth_step(half, 0.6, 1.0)
+                colour_add = 0.8 * spark + soft
                 r0f = r * er + colour_add * highlight[0]
                 g0f = g * eg + colour_add * highlight[1]
                 b0f = b * eb + colour_add * highlight[2]
@@ -238,14 +244,18 @@ def shade(
                 # a0 angle along the arch, a1 height from the gum (0) to the edge (1), a2 depth in the mouth 0..1
                 cell = a0 / 0.29
                 gap = abs(cell - np.floor(cell) - 0.5)
-                groove = _smooth(gap, 0.40, 0.5)
-                r, g, b = 0.80, 0.75, 0.66
-                dark = (1.0 - 0.45 * groove) * (1.0 - 0.55 * a2)
-                gum = 1.0 - _smooth(a1, 0.10, 0.25)
+                groove = smooth_step(gap, 0.40, 0.5)
+                r, g, b = 0.84, 0.79, 0.69
+                dark = (1.0 - 0.45 * groove) * max(0.04, 1.0 - 1.5 * a2)
+                gum = 1.0 - smooth_step(a1, 0.44, 0.54)
                 r, g, b = r + (0.50 - r) * gum, g + (0.22 - g) * gum, b + (0.20 - b) * gum
                 mean = 0.333 * (er + eg + eb)
-                lift = (0.72 * mean + 0.15) / max(mean, 0.04) * dark
-                er, eg, eb = er * min(lift, 2.6), eg * min(lift, 2.6), eb * min(lift, 2.6)
+                # Teeth and saliva pass light on: part of it does not depend on how open the mouth is.
+                er, eg, eb = (
+                    (0.35 * er + 0.72 * ambient[0]) * dark,
+                    (0.35 * eg + 0.72 * ambient[1]) * dark,
+                    (0.35 * eb + 0.72 * ambient[2]) * dark,
+                )
                 gloss, power = 0.25 * (1.0 - groove) * dark, 40.0
             elif kind == TONGUE:
                 what = _L_MOUTH
@@ -254,8 +264,9 @@ def shade(
                 gloss, power = 0.15 * a0, 25.0
             elif kind == MOUTH:
                 what = _L_MOUTH
-                r, g, b = 0.30, 0.085, 0.08
-                er, eg, eb = er * a0, eg * a0, eb * a0
+                r, g, b = 0.26, 0.065, 0.06
+                dim = a0 * (0.55 + 0.45 * a0)
+                er, eg, eb = er * dim, eg * dim, eb * dim
             elif kind == SOCKET:
                 what = _L_SKIN
                 r, g, b = a0 * 0.75, a1 * 0.60, a2 * 0.58
@@ -274,7 +285,7 @@ def shade(
                 fine = _wobble(a0 * 7.5 + 0.4 * np.sin(a1 * 3.0 + a2 * 11.0), a2 + 0.37)
                 contrast = 0.35 + 0.5 * look[9]
                 tone = 1.0 + contrast * (0.20 * streak + 0.12 * fine + 0.55 * (a2 - 0.5) * 0.6)
-                tone *= 0.62 + 0.38 * _smooth(a1, 0.0, 0.25)
+                tone *= 0.62 + 0.38 * smooth_step(a1, 0.0, 0.25)
                 tone *= 0.72 + 0.28 * a3
                 tone *= 1.0 - 0.22 * a0 * a0
                 salt = look[10] * 0.25 * streak
@@ -288,8 +299,8 @@ def shade(
                 first = np.exp(-(((dot + 0.10 + shift) / 0.22) ** 2))
                 second = np.exp(-(((dot - 0.14 + shift) / 0.34) ** 2))
                 mean = 0.333 * (er + eg + eb)
-                lit = _smooth(mean, 0.10, 0.8) * (0.35 + 0.9 * look[8])
-                glow = 0.050 * first * lit
+                lit = smooth_step(mean, 0.10, 0.8) * (0.35 + 0.9 * look[8])
+                glow = 0.065 * first * lit
                 tint = 0.55 * second * lit
                 colour[row, column, 0] = r * er * (1.0 + tint) + glow * highlight[0]
                 colour[row, column, 1] = g * eg * (1.0 + tint) + glow * highlight[1]
@@ -300,11 +311,13 @@ def shade(
             elif kind == CLOTH:
                 what = _L_CLOTHING
                 r, g, b = a0, a1, a2
+                # Thin cloth is never quite dark inside a collar.
+                er, eg, eb = max(er, 0.4 * ambient[0]), max(eg, 0.4 * ambient[1]), max(eb, 0.4 * ambient[2])
             elif kind == DARK_LENS:
                 what = _L_GLASSES
                 r, g, b = 0.012 + 0.05 * look[11], 0.012 + 0.045 * look[11], 0.014 + 0.035 * look[11]
                 up = 2.0 * facing * ny - vy
-                sky = _smooth(up, -0.25, 0.75)
+                sky = smooth_step(up, -0.25, 0.75)
                 fresnel = 0.06 + 0.5 * (1.0 - facing) ** 4
                 colour[row, column, 0] = r * er + fresnel * (0.15 + 1.1 * sky) * ambient[0]
                 colour[row, column, 1] = g * eg + fresnel * (0.15 + 1.1 * sky) * ambient[1]
@@ -322,7 +335,7 @@ def shade(
                 norm = 1.0 / np.sqrt(hx * hx + hy * hy + hz * hz)
                 half = max((nx * hx + ny * hy + nz * hz) * norm, 0.0)
                 mean = 0.333 * (er + eg + eb)
-                lit = _smooth(mean, 0.08, 0.7)
+                lit = smooth_step(mean, 0.08, 0.7)
                 rim = (1.0 - max(facing, 0.0)) ** 4
                 shine = gloss * lit * ((power + 8.0) / 60.0 * half**power)
                 veil = gloss * 0.22 * rim * lit
@@ -332,75 +345,3 @@ def shade(
             colour[row, column, 0], colour[row, column, 1], colour[row, column, 2] = cr, cg, cb
             normal_map[row, column, 0], normal_map[row, column, 1], normal_map[row, column, 2] = gx, gy, gz
             label[row, column] = what
-
-
-@numba.njit(cache=True, fastmath=True)
-def blend(
-    projected: NDArray[np.float32],
-    triangles: NDArray[np.int32],
-    material: NDArray[np.int8],
-    vertices: NDArray[np.float32],
-    normals: NDArray[np.float32],
-    attributes: NDArray[np.float32],
-    irradiance: NDArray[np.float32],
-    inverse_depth: NDArray[np.float32],
-    camera: NDArray[np.float32],
-    ambient: NDArray[np.float32],
-    colour: NDArray[np.float32],
-    cover: NDArray[np.float32],
-) -> None:
-    """Blend clear lenses and lashes over the shaded samples, in the order given (far to near).
-
-    Attributes of lashes: linear RGB and opacity. Lenses reflect the surroundings, more at grazing angles.
-    """
-    grid = inverse_depth.shape[0]
-    for t in range(triangles.shape[0]):
-        ia, ib, ic = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        ax, ay, aw = projected[ia, 0], projected[ia, 1], projected[ia, 2]
-        bx, by, bw = projected[ib, 0], projected[ib, 1], projected[ib, 2]
-        cx, cy, cw = projected[ic, 0], projected[ic, 1], projected[ic, 2]
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if abs(area) < 1e-9:
-            continue
-        x0, x1 = max(int(np.ceil(min(ax, bx, cx))), 0), min(int(np.floor(max(ax, bx, cx))), grid - 1)
-        y0, y1 = max(int(np.ceil(min(ay, by, cy))), 0), min(int(np.floor(max(ay, by, cy))), grid - 1)
-        for y in range(y0, y1 + 1):
-            for x in range(x0, x1 + 1):
-                wb = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area
-                wc = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area
-                wa = 1.0 - wb - wc
-                # A half-open rule, so that samples on a shared edge are not blended twice.
-                if wa <= 0.0 or wb < 0.0 or wc < 0.0:
-                    continue
-                w = wa * aw + wb * bw + wc * cw
-                if w < inverse_depth[y, x]:
-                    continue
-                wa, wb, wc = wa * aw / w, wb * bw / w, wc * cw / w
-                if material[t] == LASH:
-                    alpha = wa * attributes[ia, 3] + wb * attributes[ib, 3] + wc * attributes[ic, 3]
-                    for k in range(3):
-                        lash = attributes[ia, k] * (
-                            wa * irradiance[ia, k] + wb * irradiance[ib, k] + wc * irradiance[ic, k]
-                        )
-                        colour[y, x, k] = colour[y, x, k] * (1.0 - alpha) + lash * alpha
-                else:
-                    nx = wa * normals[ia, 0] + wb * normals[ib, 0] + wc * normals[ic, 0]
-                    ny = wa * normals[ia, 1] + wb * normals[ib, 1] + wc * normals[ic, 1]
-                    nz = wa * normals[ia, 2] + wb * normals[ib, 2] + wc * normals[ic, 2]
-                    px = wa * vertices[ia, 0] + wb * vertices[ib, 0] + wc * vertices[ic, 0]
-                    py = wa * vertices[ia, 1] + wb * vertices[ib, 1] + wc * vertices[ic, 1]
-                    pz = wa * vertices[ia, 2] + wb * vertices[ib, 2] + wc * vertices[ic, 2]
-                    vx, vy, vz = camera[0] - px, camera[1] - py, camera[2] - pz
-                    norm = 1.0 / np.sqrt(vx * vx + vy * vy + vz * vz)
-                    facing = (nx * vx + ny * vy + nz * vz) * norm
-                    if facing < 0.0:
-                        nx, ny, nz, facing = -nx, -ny, -nz, -facing
-                    up = 2.0 * facing * ny - vy * norm
-                    across = 2.0 * facing * nx - vx * norm
-                    sky = _smooth(up + 0.35 * across, 0.10, 0.55)
-                    fresnel = 0.05 + 0.6 * (1.0 - facing) ** 4
-                    alpha = min(0.55, fresnel * (0.3 + 1.4 * sky)) * (1.0 if cover[y, x] > 0.5 else 0.4)
-                    for k in range(3):
-                        colour[y, x, k] = colour[y, x, k] * (0.97 - alpha) + alpha * 0.95 * ambient[k]
-                if cover[y, x] < 0.5:
-                    cover[y, x] = max(cover[y, x], alpha)

@@ -31,8 +31,8 @@ HAIR_STYLES = (
     "fringe",
 )
 HairStyle = Literal[
-    "bald", "buzz", "crop", "side_part", "swept_back", "receding", "afro", "medium", "bob", "long_straight", "long_wavy",
-    "long_curly", "tied_back", "bun", "fringe"
+    "bald", "buzz", "crop", "side_part", "swept_back", "receding", "afro", "medium", "bob", "long_straight",
+    "long_wavy", "long_curly", "tied_back", "bun", "fringe"
 ]  # fmt: skip
 BEARD_STYLES = ("none", "stubble", "moustache", "goatee", "full")
 BeardStyle = Literal["none", "stubble", "moustache", "goatee", "full"]

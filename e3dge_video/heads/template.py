@@ -7,15 +7,17 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from e3dge_video.heads import shading
 from e3dge_video.heads.assets import PARTS
 from e3dge_video.heads.clothes import NECK_AXIS_Z, neckline
-from e3dge_video.heads.hair import recipe
+from e3dge_video.heads.hair_recipes import recipe
 from e3dge_video.heads.paint import hair_on_skin
 from e3dge_video.heads.paint_layers import (
     LAYER,
     MM,
+    Charts,
     azimuth_degrees,
     load_layers,
     scalp_distance,
@@ -75,7 +77,7 @@ class HeadTemplate:
         above = np.clip((self._height - 0.10) / 0.1, 0, 1)
         inside = self._scalp - scalp["recession"] * (0.35 + 1.6 * temple * above)
         inside = inside - scalp["crown"] * 0.16 * np.clip((self._height - 0.225) / 0.05, 0, 1)
-        rise = max(6.0, 0.75 * cap) * MM
+        rise = max(6.0, 0.5 * cap) * MM
         covered = np.clip((inside + 1.0 * MM) / rise, 0, 1)
         lift = cap * MM * np.sqrt(covered) * (1.0 - 0.35 * scalp["fade"] * np.clip((0.27 - self._height) / 0.1, 0, 1))
         if spec.hair.style == "afro":
@@ -127,29 +129,8 @@ def build_template(shape: HeadShape) -> HeadTemplate:
     material[np.isin(part, [PARTS.index("upper_teeth"), PARTS.index("lower_teeth")])] = shading.TEETH
     material[part == PARTS.index("tongue")] = shading.TONGUE
 
-    points = shape.landmarks(shape.mean)
-    eyes = []
-    for left in (False, True):
-        chosen = np.flatnonzero((shape.part == PARTS.index("eye")) & ((rest[:, 0] > 0) == left))
-        coarse = np.flatnonzero((shape.coarse_part == PARTS.index("eye")) & (shape.assets.left_eye == left))
-        centre = shape.mean[coarse].mean(0)
-        direction = rest[chosen] - centre
-        values[chosen, :3] = direction / np.linalg.norm(direction, axis=1, keepdims=True)
-        lids = ([43, 44], [46, 47]) if left else ([37, 38], [40, 41])
-        eyes.append((chosen, coarse, lids))
-    mouth_z = points[62, 2]
-    for name in ("upper_teeth", "lower_teeth"):
-        chosen = np.flatnonzero(shape.part == PARTS.index(name))
-        place = rest[chosen]
-        front = place[:, 2].max()
-        values[chosen, 0] = np.arctan2(place[:, 0], place[:, 2] - (front - 0.072))
-        low, high = place[:, 1].min(), place[:, 1].max()
-        toward_edge = (high - place[:, 1]) if name == "upper_teeth" else (place[:, 1] - low)
-        values[chosen, 1] = toward_edge / (high - low)
-        values[chosen, 2] = np.clip((front - 0.012 - place[:, 2]) / 0.09, 0, 1)
-    for chosen, span in ((charts.mouth, 0.10), (shape.part == PARTS.index("tongue"), 0.13)):
-        index = np.flatnonzero(chosen)
-        values[index, 0] = np.clip(1.0 - (mouth_z - rest[index, 2]) / span, 0.04, 1.0) ** 1.3
+    eyes = _place_eyes(shape, rest, values)
+    _place_mouth(shape, charts, rest, values, material)
 
     # The same fields on the coarse mesh.
     count = len(shape.mean)
@@ -168,15 +149,6 @@ def build_template(shape: HeadShape) -> HeadTemplate:
         painted[first] & charts.head[first], np.minimum(scalp, np.maximum(ears, -20) * 0.5 * MM + 30 * MM), -1.0
     )
     scalp = np.where(ears < -20, np.minimum(scalp, -5 * MM), scalp)
-    place = {int(base): i for i, base in enumerate(shape.assets.base_index)}
-    mirror = _mirror(shape)
-    edges = []
-    for left in (False, True):
-        pair = []
-        for ids in (_UPPER_LID, _LOWER_LID):
-            chain = np.array([place[i] for i in ids])
-            pair.append(chain if left else mirror[chain])
-        edges.append((pair[0], pair[1]))
     lips_open = charts.mouth[first] | charts.socket[first]
     blocking = shape.coarse_triangles[
         (shape.coarse_part[shape.coarse_triangles] == 0).all(1) & ~lips_open[shape.coarse_triangles].all(1)
@@ -189,8 +161,8 @@ def build_template(shape: HeadShape) -> HeadTemplate:
         material=material,
         attributes=values,
         socket=np.flatnonzero(charts.socket),
-        eyes=tuple(eyes),
-        lid_edges=tuple(edges),
+        eyes=eyes,
+        lid_edges=_lid_edges(shape),
         blocking_triangles=np.ascontiguousarray(blocking),
         _scalp=scalp.astype(np.float32),
         _scalp_azimuth=azimuth_degrees(shape.mean).astype(np.float32),
@@ -203,6 +175,56 @@ def build_template(shape: HeadShape) -> HeadTemplate:
     )
 
 
+def _place_eyes(
+    shape: HeadShape, rest: NDArray[np.float32], values: NDArray[np.float32]
+) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64], tuple[list[int], list[int]]], ...]:
+    """Directions on the resting eyeballs into `values`; see `HeadTemplate.eyes` for the result."""
+    eyes = []
+    for left in (False, True):
+        chosen = np.flatnonzero((shape.part == PARTS.index("eye")) & ((rest[:, 0] > 0) == left))
+        coarse = np.flatnonzero((shape.coarse_part == PARTS.index("eye")) & (shape.assets.left_eye == left))
+        direction = rest[chosen] - shape.mean[coarse].mean(0)
+        values[chosen, :3] = direction / np.linalg.norm(direction, axis=1, keepdims=True)
+        lids = ([43, 44], [46, 47]) if left else ([37, 38], [40, 41])
+        eyes.append((chosen, coarse, lids))
+    return tuple(eyes)
+
+
+def _place_mouth(
+    shape: HeadShape,
+    charts: Charts,
+    rest: NDArray[np.float32],
+    values: NDArray[np.float32],
+    material: NDArray[np.int8],
+) -> None:
+    """Places on the rows of teeth and depths in the mouth into `values`; roots of teeth are hidden in `material`."""
+    mouth_z = shape.landmarks(shape.mean)[62, 2]
+    for name, root in (("upper_teeth", 0.35), ("lower_teeth", 0.55)):
+        chosen = np.flatnonzero(shape.part == PARTS.index(name))
+        place = rest[chosen]
+        front = place[:, 2].max()
+        values[chosen, 0] = np.arctan2(place[:, 0], place[:, 2] - (front - 0.072))
+        low, high = place[:, 1].min(), place[:, 1].max()
+        toward_edge = (high - place[:, 1]) if name == "upper_teeth" else (place[:, 1] - low)
+        values[chosen, 1] = toward_edge / (high - low)
+        values[chosen, 2] = np.clip((front - 0.012 - place[:, 2]) / 0.09, 0, 1)
+        # The rows reach far into the gums, where they would pierce the chin of an open jaw.
+        inside_gum = (values[shape.triangles, 1] < root).all(axis=1)
+        material[(shape.triangle_part == PARTS.index(name)) & inside_gum] = shading.HIDDEN
+    for vertices, span in ((charts.mouth, 0.10), (shape.part == PARTS.index("tongue"), 0.13)):
+        index = np.flatnonzero(vertices)
+        values[index, 0] = np.clip(1.0 - (mouth_z - rest[index, 2]) / span, 0.04, 1.0) ** 1.3
+
+
+def _lid_edges(shape: HeadShape) -> tuple[tuple[NDArray[np.int64], NDArray[np.int64]], ...]:
+    """Coarse vertices along the lids' edges, image-left eye first."""
+    row_of = {int(base): i for i, base in enumerate(shape.assets.base_index)}
+    upper, lower = (np.array([row_of[i] for i in ids]) for ids in (_UPPER_LID, _LOWER_LID))
+    base = shape.assets.vertices
+    mirror = cKDTree(base).query(base * np.array([-1, 1, 1]))[1]
+    return (mirror[upper], mirror[lower]), (upper, lower)
+
+
 def _coarse_ears(shape: HeadShape, first: NDArray[np.int64]) -> NDArray[np.float32]:
     """How much a coarse vertex belongs to an ear, 0..1. [N]"""
     import cv2
@@ -212,11 +234,3 @@ def _coarse_ears(shape: HeadShape, first: NDArray[np.int64]) -> NDArray[np.float
     row = np.clip(((1 - uv[:, 1]) * mask.shape[0]).astype(int), 0, mask.shape[0] - 1)
     column = np.clip((uv[:, 0] * mask.shape[1]).astype(int), 0, mask.shape[1] - 1)
     return np.where(shape.coarse_part == 0, mask[row, column] / 255.0, 0.0).astype(np.float32)
-
-
-def _mirror(shape: HeadShape) -> NDArray[np.int64]:
-    """The coarse vertex across the middle of each coarse vertex. [N]"""
-    from scipy.spatial import cKDTree
-
-    base = shape.assets.vertices
-    return cKDTree(base).query(base * np.array([-1, 1, 1]))[1]

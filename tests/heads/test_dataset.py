@@ -13,9 +13,16 @@ from e3dge_video.heads.dataset import HeadDataset, write_dataset
 from e3dge_video.heads.decode import decode
 from e3dge_video.heads.latent import Z_DIM
 
-SMALL = dict(
-    count=4, views=2, size=32, seed=3, maps=("depth", "label", "normal"), edit_share=0.5, shard_rows=2, progress=False
-)
+SMALL = {
+    "count": 4,
+    "views": 2,
+    "size": 32,
+    "seed": 3,
+    "maps": ("depth", "label", "normal"),
+    "edit_share": 0.5,
+    "shard_rows": 2,
+    "progress": False,
+}
 
 
 def _digests(folder: Path) -> dict[str, str]:

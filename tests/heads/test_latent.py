@@ -45,7 +45,7 @@ def test_coupling_inverts_exactly(codes: np.ndarray, physical: np.ndarray) -> No
 
 
 def test_argmax_offsets_give_the_frequencies_asked() -> None:
-    wanted = dict(a=0.7, b=0.2, c=0.08, d=0.02)
+    wanted = {"a": 0.7, "b": 0.2, "c": 0.08, "d": 0.02}
     offsets = np.array(list(argmax_offsets(wanted).values()))
     draws = np.random.default_rng(0).standard_normal((200_000, 4)) + offsets
     got = np.bincount(draws.argmax(1), minlength=4) / len(draws)
@@ -120,7 +120,13 @@ def test_edits_change_only_their_own_attributes(name: str, codes: np.ndarray) ->
 
 
 def test_edits_raise_their_attribute(codes: np.ndarray) -> None:
-    main = dict(age="age", gender="gender", smile="smile", mouth_open="mouth_open", eyes_closed="eyes_closed")
+    main = {
+        "age": "age",
+        "gender": "gender",
+        "smile": "smile",
+        "mouth_open": "mouth_open",
+        "eyes_closed": "eyes_closed",
+    }
     for name, attribute in main.items():
         gains = [attributes(decode(edit(z, name)))[attribute] - attributes(decode(z))[attribute] for z in codes[:60]]
         assert np.mean(gains) > 0.2 and min(gains) >= -1e-6, name
