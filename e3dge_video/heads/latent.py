@@ -112,8 +112,8 @@ MOVEMENTS: Final[dict[str, tuple[float, float, float]]] = {
 # Offsets of the category groups. They set the frequencies of the argmax (tests/heads/test_latent.py lists them).
 _HAIR_MALE = {
     "bald": 0.08, "buzz": 0.13, "crop": 0.20, "side_part": 0.17, "swept_back": 0.11, "receding": 0.08,
-    "afro": 0.06, "medium": 0.04, "bob": 0.015, "long_straight": 0.03, "long_wavy": 0.03, "long_curly": 0.015,
-    "tied_back": 0.015, "bun": 0.005, "fringe": 0.005,
+    "afro": 0.06, "medium": 0.035, "bob": 0.008, "long_straight": 0.022, "long_wavy": 0.022, "long_curly": 0.015,
+    "tied_back": 0.01, "bun": 0.005, "fringe": 0.005,
 }  # fmt: skip
 _HAIR_FEMALE = {
     "bald": 0.004, "buzz": 0.018, "crop": 0.06, "side_part": 0.06, "swept_back": 0.045, "receding": 0.003,
@@ -194,16 +194,17 @@ def coupling(z: NDArray[np.floating]) -> NDArray[np.float64]:
     for name in ("lipstick", "eyeshadow", "eyeliner", "blush"):
         offset[INDEX[name]] -= 2.0 * child
 
+    clear = float(np.clip(0.5 + 1.5 * (feminine - 0.5), 0.0, 1.0))
     for style in HAIR_STYLES:
         i = INDEX[f"hair_{style}"]
-        offset[i] += (1 - feminine) * HAIR_OFFSETS_MALE[style] + feminine * HAIR_OFFSETS_FEMALE[style]
+        offset[i] += (1 - clear) * HAIR_OFFSETS_MALE[style] + clear * HAIR_OFFSETS_FEMALE[style]
     for style in ("bald", "receding"):
-        offset[INDEX[f"hair_{style}"]] += 0.6 * decades2 - 3.0 * child
+        offset[INDEX[f"hair_{style}"]] += 0.6 * decades2 * (1 - clear) - 0.5 * clear - 3.0 * child
     for style in ("long_straight", "long_wavy", "long_curly", "tied_back", "fringe"):
         offset[INDEX[f"hair_{style}"]] -= 0.2 * decades2
     curly = african - 1 / 3
-    for style, amount in (("afro", 2.4), ("buzz", 0.8), ("long_curly", 0.9)):
-        offset[INDEX[f"hair_{style}"]] += amount * curly
+    for style, amount in (("afro", 2.2), ("buzz", 0.8), ("long_curly", 0.9)):
+        offset[INDEX[f"hair_{style}"]] += amount * curly - 0.15 * amount
     for style in ("long_straight", "fringe", "bob", "side_part", "crop"):
         offset[INDEX[f"hair_{style}"]] -= 0.7 * curly
 
