@@ -81,7 +81,7 @@ def fit_camera(
 
     Args:
         points3d: Points of the head, world units; one set for all frames or one each. [N, 3] or [B, N, 3]
-        points2d: Landmarks in the crop, 0..1. [B, N, 2]
+        points2d: Landmarks in the crop, 0..1; a frame with a NaN has no face and gets a NaN camera. [B, N, 2]
         weights: Confidence of each point; `RIGIDITY` for 68 points and 1 otherwise when None. [N] or [B, N]
         initial: Cameras to start from; closed-form weak perspective when None. [B, 4, 4]
         silhouette_jaw: Points 0–16 follow the visible outline; on the far side of a turned face they are no places of
@@ -96,6 +96,10 @@ def fit_camera(
     centre = np.asarray(pivot, dtype=np.float64)
     shape = np.broadcast_to(np.asarray(points3d, dtype=np.float64), (batch, count, 3)) - centre
     weight = _weights(weights, batch, count)
+    # Frames without a face are solved as any other, for a head seen from the front, and blanked in the end.
+    seen = np.isfinite(target.reshape(batch, -1)).all(axis=1)
+    front = focal / radius * shape[..., :2] * (1, -1) + 0.5
+    target = np.where(seen[:, None, None], target, front)
     rotation, place = _start(shape, target, weight, focal) if initial is None else _split(initial, centre)
 
     moving = np.ones(batch, dtype=bool)
@@ -119,7 +123,9 @@ def fit_camera(
     robust, _ = _huber(error, used)
     total = (used * robust).sum(axis=1)
     residual = np.sqrt((used * robust * (error**2).sum(axis=2)).sum(axis=1) / np.maximum(total, 1e-12))
-    return CameraFit(_joined(rotation, place, centre), residual, focal)
+    cam2world = _joined(rotation, place, centre)
+    cam2world[~seen], residual[~seen] = np.nan, np.nan
+    return CameraFit(cam2world, residual, focal)
 
 
 def camera_angles(cam2world: ArrayLike, pivot: tuple[float, float, float] = EG3D_PIVOT) -> Array:

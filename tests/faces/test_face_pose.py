@@ -147,3 +147,14 @@ def test_few_points_and_degenerate_ones_do_not_crash() -> None:
     np.testing.assert_allclose(camera_angles(fit.cam2world), camera_angles(cameras), atol=1e-3)
     same = fit_camera(POINTS, np.full((1, 68, 2), 0.5))
     assert np.isfinite(same.cam2world).all()
+
+
+def test_frames_without_a_face_get_no_camera(views: tuple[np.ndarray, ...]) -> None:
+    _, _, image = views
+    holed = image[:6].copy()
+    holed[2] = np.nan
+    holed[4, 30, 0] = np.nan
+    fit, full = fit_camera(POINTS, holed), fit_camera(POINTS, image[:6])
+    np.testing.assert_array_equal(np.isnan(fit.residual), [False, False, True, False, True, False])
+    assert np.isnan(fit.cam2world[[2, 4]]).all()
+    np.testing.assert_array_equal(fit.cam2world[[0, 1, 3, 5]], full.cam2world[[0, 1, 3, 5]])
