@@ -138,10 +138,9 @@ class Driver:
                     if interrupts and deadline is None:
                         deadline = time.monotonic() + self.options.grace_s
                         self.scheduler.handle(events.Stop())
-                        self.progress.message(
-                            f"stopping: {self.scheduler.worth_waiting_for()} running chunks are finished first; "
-                            "press Ctrl-C again to stop at once"
-                        )
+                        if count := self.scheduler.worth_waiting_for():
+                            text = f"stopping after {count} running chunks; press Ctrl-C again to stop at once"
+                            self.progress.message(text)
                     if deadline is not None and (not self.scheduler.worth_waiting_for() or time.monotonic() > deadline):
                         raise KeyboardInterrupt
                     if self._may_open():
@@ -234,9 +233,7 @@ class Driver:
     # tasks
 
     def _submit(self, task: Task, worker: int) -> None:
-        job = self._open.get(task.job)
-        if job is None:
-            return
+        job = self._open[task.job]
         inputs: dict[str, Any] = {}
         for argument, source in job.plan.nodes[task.node].inputs:
             node = job.plan.nodes[source]
@@ -350,8 +347,7 @@ class Driver:
 def _checked(result: object, plan: JobPlan, name: str) -> BarrierResult:
     if not isinstance(result, BarrierResult):
         raise TypeError(f"barrier {name} returned a {type(result).__name__}; expected a BarrierResult")
-    wanted = len(plan.chunks) if plan.nodes[name].height else 0
-    if len(result.per_chunk) != wanted and (wanted or result.per_chunk):
+    if plan.nodes[name].height and len(result.per_chunk) != len(plan.chunks):
         raise TypeError(f"barrier {name} returned {len(result.per_chunk)} results for {len(plan.chunks)} chunks")
     for payload in result.per_chunk:
         check_payload(payload, f"barrier {name}")

@@ -169,8 +169,7 @@ class JobState:
                     self._make_ready(consumer, chunk)
         if node.barrier:
             return []
-        # The result itself goes too if its readers got done with an earlier copy of it.
-        return self._release({node.name, *(source for _, source in node.inputs)}, task.chunk)
+        return self._release({source for _, source in node.inputs}, task.chunk)
 
     def lose(self, task: Task) -> None:
         """A result that was done cannot be read any more: make it again if somebody needs it."""

@@ -143,6 +143,7 @@ class RaySession:
             }
         )
         began = time.monotonic()
+        self._started = True
         try:
             with (
                 contextlib.chdir(self._folder.name),
@@ -150,7 +151,7 @@ class RaySession:
             ):
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **place)
         except Exception as error:
-            self._folder.cleanup()
+            self.close()
             what = f"no Ray cluster answers at {self.address}" if self.joined else "Ray could not be started"
             root: BaseException = error
             while root.__cause__ or root.__context__:
@@ -159,7 +160,6 @@ class RaySession:
             if "token" in why:
                 why += "; see RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
             raise BackendError(f"{what} ({why}); --executor local works without Ray") from error
-        self._started = True
         logger.debug("connected to Ray in %.1f s", time.monotonic() - began)
 
     def store_bytes(self) -> int:
@@ -332,6 +332,9 @@ class _RayBackend:
         except _DEATHS as error:
             return events.WorkerDied(worker, _cause_of_death(error))
         except ray_errors.RayError as error:
+            if result is not None:
+                with contextlib.suppress(Exception):
+                    ray.get(result, timeout=0)  # else Ray complains at the terminal that nobody looked at the error
             cause = error.cause if isinstance(error, ray_errors.RayTaskError) else error
             if isinstance(cause, ray_errors.ObjectLostError) and task is not None:
                 return events.InputsLost(task, (), worker)

@@ -6,7 +6,9 @@ import ast
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import fake_portrait as fake
 import pytest
@@ -15,10 +17,24 @@ from hypothesis import strategies as st
 
 import e3dge_video
 from e3dge_video.errors import InputError
+from e3dge_video.pipelines.core import events
 from e3dge_video.pipelines.core.driver import Driver, Happening
 from e3dge_video.pipelines.core.local import LocalExecutor, _LocalBackend
-from e3dge_video.pipelines.core.spec import Interrupted, Job, Outcome, PipelineError, RunOptions
+from e3dge_video.pipelines.core.spec import (
+    BarrierStage,
+    Chunk,
+    Graph,
+    Interrupted,
+    Job,
+    MapStage,
+    Outcome,
+    Payload,
+    PipelineError,
+    RunOptions,
+)
+from e3dge_video.pipelines.core.state import Scheduler
 from e3dge_video.pipelines.core.store import WorkDir
+from e3dge_video.pipelines.core.worker import Call
 
 FRAMES = 300
 PERSISTED = ("scan", "observe", "encode")
@@ -138,6 +154,36 @@ class StoppingBackend(_LocalBackend):
         return super().poll(timeout_s)
 
 
+class LosingBackend(_LocalBackend):
+    """Loses some results, as a cluster does with a machine."""
+
+    def __init__(self, losses: int) -> None:
+        super().__init__(0)
+        self.inputs_left = self.results_left = losses
+
+    def submit(self, worker: int, call: Call) -> None:
+        if self.inputs_left and call.chunk.index == 1 and call.stage in ("observe", "portrait"):
+            self.inputs_left -= 1
+            self._new.append(events.InputsLost(call.task, (), worker))
+        else:
+            super().submit(worker, call)
+
+    def fetch(self, handle: Any) -> Any:
+        if self.results_left and "segment" in handle:
+            self.results_left -= 1
+            return None
+        return super().fetch(handle)
+
+
+def test_lost_results_are_computed_again(tmp_path: Path, expected: bytes) -> None:
+    job = fake.portrait_job(tmp_path, frames=FRAMES)
+    [outcome] = Driver(LosingBackend(2), 10**9, RunOptions()).run([job])
+    assert outcome.error is None and output(job) == expected
+    assert outcome.tasks == {"scan": 5, "prep": 12, "observe": 5, "portrait": 5, "encode": 7}
+    [outcome] = Driver(LosingBackend(100), 10**9, RunOptions()).run([fake.portrait_job(tmp_path / "b")])
+    assert isinstance(outcome.error, PipelineError) and "was lost 5 times" in str(outcome.error)
+
+
 def test_resume_after_a_stop_at_any_event_gives_the_same_bytes(tmp_path: Path) -> None:
     expected = fake.reference_bytes(100)
     stops = 0
@@ -200,6 +246,33 @@ def test_damaged_chunks_are_computed_again(tmp_path: Path, caplog: pytest.LogCap
     assert "is damaged" in caplog.text
 
 
+def test_damaged_input_of_a_worker_is_computed_again(tmp_path: Path) -> None:
+    clip = fake.portrait_job(tmp_path, frames=FRAMES)
+    graph = Graph(
+        clip.graph.units,
+        (
+            MapStage("scan", "scan", fake.Scan(), persist=True),
+            MapStage("again", "encode", Again(), {"points": "scan"}, persist=True),
+            BarrierStage("track", fake.Track(), {"points": "again"}),
+        ),
+    )
+    job = replace(clip, graph=graph)
+    assert run(job).error is None
+    [scan, again] = [next((job.work_dir / "chunks").glob(f"{name}-*")) for name in ("scan", "again")]
+    for file in again.iterdir():
+        file.unlink()
+    damaged = scan / "000001.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    outcome = run(job)
+    assert outcome.error is None and outcome.tasks == {"scan": 1, "again": 5}
+
+
+@dataclass(frozen=True)
+class Again:
+    def __call__(self, chunk: Chunk, tools: object, points: Payload) -> Payload:
+        return points
+
+
 def test_bodies_cannot_write_into_their_inputs(tmp_path: Path) -> None:
     class Vandal(fake.Observe):
         def __call__(self, chunk, tools, crops):  # type: ignore[no-untyped-def]
@@ -208,6 +281,12 @@ def test_bodies_cannot_write_into_their_inputs(tmp_path: Path) -> None:
 
     error = run(fake.portrait_job(tmp_path, observe=Vandal())).error
     assert isinstance(error, ValueError) and "read-only" in str(error)
+
+
+def test_stall_is_an_error_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scheduler, "stalled", True)
+    with pytest.raises(RuntimeError, match="nothing can begin"):
+        run(fake.portrait_job(tmp_path))
 
 
 def test_driver_runs_in_any_thread(tmp_path: Path, expected: bytes) -> None:
@@ -243,6 +322,7 @@ import os, signal, sys, threading, time
 sys.path[:0] = {paths!r}
 import fake_portrait as fake
 from pathlib import Path
+from typing import Any
 from e3dge_video.pipelines.core.local import LocalExecutor
 from e3dge_video.pipelines.core.spec import Interrupted
 job = fake.portrait_job(Path({folder!r}), frames=320, portrait=fake.Portrait(delay_s={delay}))

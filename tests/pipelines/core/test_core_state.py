@@ -125,6 +125,27 @@ def test_a_unit_that_dies_without_work_is_given_up_after_backing_off(tmp_path: P
     assert "worker scan died 5 times" in str(close.error)
 
 
+def test_a_completed_task_ends_the_back_off(tmp_path: Path) -> None:
+    scheduler, actions = opened(tmp_path)
+    for chunk in range(4):  # no chunk kills twice, but workers die again and again
+        [submit] = [a for a in actions if isinstance(a, events.Submit)]
+        scheduler.handle(events.TaskDone(submit.worker, submit.task, 0))
+        actions = scheduler.handle(events.WorkerDied(submit.worker, "killed"))
+        [start] = [a for a in actions if isinstance(a, events.StartWorker)]
+        assert start.delay_s == 0.0
+        actions = scheduler.handle(events.WorkerReady(start.worker))
+        assert submit.task.chunk == chunk
+
+
+@pytest.mark.parametrize(("nbytes", "in_work"), [(10, 2), (60 * 2**20, 1)])
+def test_results_larger_than_declared_narrow_the_run(tmp_path: Path, nbytes: int, in_work: int) -> None:
+    scheduler, actions = opened(tmp_path, frames=64 * 8, budget=100 * 2**20, slots=2, window=2)
+    for submit in [a for a in actions if isinstance(a, events.Submit)]:
+        scheduler.handle(events.TaskDone(submit.worker, submit.task, nbytes))
+    assert len(scheduler.inflight) == in_work
+    assert scheduler.reserved <= 100 * 2**20
+
+
 def test_setup_error_fails_the_jobs_that_need_the_unit_and_no_other(tmp_path: Path) -> None:
     scheduler = Scheduler(10**9)
     plan = plan_job(fake.portrait_job(tmp_path))
@@ -137,6 +158,7 @@ def test_setup_error_fails_the_jobs_that_need_the_unit_and_no_other(tmp_path: Pa
     actions = scheduler.handle(events.SetupFailed(portrait.worker, error))
     assert [(a.job, a.error) for a in actions if isinstance(a, events.CloseJob)] == [(0, error)]
     assert 1 in scheduler.jobs
+    assert events.CloseJob(2, error) in scheduler.handle(events.JobOpened(2, plan, needs)), "later ones at once"
 
 
 def test_complete_work_folder_needs_no_worker(tmp_path: Path) -> None:
@@ -158,9 +180,10 @@ def test_late_stages_first_then_old_chunks(tmp_path: Path) -> None:
                 queue += scheduler.handle(events.WorkerReady(worker))
             case events.Submit(task, worker):
                 order.append(f"{task.node}{task.chunk}")
-                queue += scheduler.handle(events.TaskDone(worker, task, 0))
+                queue += scheduler.handle(events.TaskDone(worker, task, 1000))
             case events.RunBarrier(task):
                 order.append(task.node)
+                assert scheduler.reserved == 0, "memory is given back"
                 queue += scheduler.handle(events.BarrierDone(task))
     assert order == [
         "scan0", "scan1", "scan2", "track",
@@ -181,17 +204,13 @@ def test_next_chunk_goes_to_the_worker_that_did_the_one_before(tmp_path: Path) -
     for worker in list(scheduler.workers):
         note(scheduler.handle(events.WorkerReady(worker)))
     first, second = submitted[0], submitted[1]
-    # Both fall idle, `first` a moment earlier: chunk 2 goes to it, chunk 3 then to `second` (did 1) or `first` (did 2)?
-    note(scheduler.handle(events.TaskDone(first, Task(0, "scan", 0), 0)))
-    assert submitted[2] == first
-    note(scheduler.handle(events.TaskDone(first, Task(0, "scan", 2), 0)))
-    assert submitted[3] == first
-    scheduler.limit = 1  # hold back until both are free
-    note(scheduler.handle(events.TaskDone(first, Task(0, "scan", 3), 0)))
-    assert 4 not in submitted
-    scheduler.limit = None
-    note(scheduler.handle(events.TaskDone(second, Task(0, "scan", 1), 0)))
-    assert submitted[4] == first and submitted[5] == second
+    assert first < second
+    scheduler.limit = 0  # hold back until both are free
+    scheduler.handle(events.TaskDone(first, Task(0, "scan", 0), 0))
+    scheduler.handle(events.TaskDone(second, Task(0, "scan", 1), 0))
+    scheduler.limit = 1
+    note(scheduler.handle(events.JobsExhausted()))
+    assert submitted[2] == second and 3 not in submitted
 
 
 def test_stop_begins_nothing_new(tmp_path: Path) -> None:

@@ -107,6 +107,17 @@ def test_a_chunk_file_under_a_wrong_name_is_not_taken(tmp_path: Path) -> None:
             work.read("scan", 0)
 
 
+def test_a_file_gets_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: object) -> None:
+        raise OSError("the process dies here")
+
+    with WorkDir(plan_job(fake.portrait_job(tmp_path))) as work:
+        monkeypatch.setattr(Path, "replace", crash)
+        with pytest.raises(OSError, match="dies here"):
+            work.write("scan", 0, {"points": np.zeros(3)})
+        assert not list(work.path.glob("chunks/*/*.safetensors"))
+
+
 def test_two_runs_cannot_share_a_work_folder(tmp_path: Path) -> None:
     plan = plan_job(fake.portrait_job(tmp_path))
     script = (
