@@ -97,7 +97,7 @@ def fit_camera(
     shape = np.broadcast_to(np.asarray(points3d, dtype=np.float64), (batch, count, 3)) - centre
     weight = _weights(weights, batch, count)
     # Frames without a face are solved as any other, for a head seen from the front, and blanked in the end.
-    seen = np.isfinite(target.reshape(batch, -1)).all(axis=1)
+    seen: NDArray[np.bool_] = np.asarray(np.isfinite(target.reshape(batch, 2 * count)).all(axis=1))
     front = focal / radius * shape[..., :2] * (1, -1) + 0.5
     target = np.where(seen[:, None, None], target, front)
     rotation, place = _start(shape, target, weight, focal) if initial is None else _split(initial, centre)
