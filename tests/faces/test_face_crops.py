@@ -34,6 +34,7 @@ def looking(yaw: float, pitch: float = 0.0) -> np.ndarray:
     return Camera.orbit(yaw, pitch).cam2world.numpy().astype(np.float64)
 
 
+@settings(deadline=None)
 @given(similarities, st.sampled_from([1.0, 128.0, 512.0]))
 def test_crop_to_frame_and_back_is_the_identity(crop: Similarity, size: float) -> None:
     points = np.array(((0.0, 0.0), (size, 0.3 * size), (0.5 * size, size)))
@@ -41,6 +42,7 @@ def test_crop_to_frame_and_back_is_the_identity(crop: Similarity, size: float) -
     np.testing.assert_allclose(crop.into_crop(there, size), points, atol=1e-9 * size)
 
 
+@settings(deadline=None)
 @given(similarities)
 def test_crop_geometry_is_what_its_parameters_say(crop: Similarity) -> None:
     corners = crop.corners()

@@ -44,6 +44,7 @@ def test_a_fifth_of_a_second_is_an_odd_number_of_frames(fps: float, frames: int)
     np.testing.assert_array_equal(radius, np.minimum(radius[30], np.minimum(np.arange(61), np.arange(61)[::-1])))
 
 
+@settings(deadline=None)
 @given(clips(), st.floats(0, 0.6))
 def test_radii_match_a_loop(clip: tuple[np.ndarray, np.ndarray, np.ndarray], window: float) -> None:
     times, run, _ = clip
@@ -60,6 +61,7 @@ def test_radii_match_a_loop(clip: tuple[np.ndarray, np.ndarray, np.ndarray], win
         assert radius[i] == expected
 
 
+@settings(deadline=None)
 @given(clips(), st.floats(0, 0.5))
 def test_means_match_a_loop(clip: tuple[np.ndarray, np.ndarray, np.ndarray], window: float) -> None:
     times, run, values = clip
@@ -85,6 +87,7 @@ def test_even_frames_get_the_plain_mean() -> None:
     np.testing.assert_array_equal(smoothed[0], values[0])
 
 
+@settings(deadline=None)
 @given(clips())
 def test_what_stands_still_stays_to_the_last_bit(clip: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     times, run, values = clip
@@ -93,6 +96,7 @@ def test_what_stands_still_stays_to_the_last_bit(clip: tuple[np.ndarray, np.ndar
     np.testing.assert_array_equal(smoothed[run >= 0], still[run >= 0])
 
 
+@settings(deadline=None)
 @given(clips())
 def test_steady_motion_is_kept_whatever_the_frame_times(clip: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     times, run, values = clip
@@ -101,6 +105,7 @@ def test_steady_motion_is_kept_whatever_the_frame_times(clip: tuple[np.ndarray, 
     np.testing.assert_allclose(smoothed[run >= 0], steady[run >= 0], atol=1e-9)
 
 
+@settings(deadline=None)
 @given(clips(), st.integers(0, 39))
 def test_nothing_crosses_a_run(clip: tuple[np.ndarray, np.ndarray, np.ndarray], changed: int) -> None:
     times, run, values = clip
@@ -112,6 +117,7 @@ def test_nothing_crosses_a_run(clip: tuple[np.ndarray, np.ndarray, np.ndarray], 
     np.testing.assert_array_equal(before[same], after[same])
 
 
+@settings(deadline=None)
 @given(clips(), st.integers(1, 30))
 def test_a_span_with_its_neighbours_gives_the_same_bits(
     clip: tuple[np.ndarray, np.ndarray, np.ndarray], start: int
