@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 
 import click
@@ -46,6 +47,8 @@ def _group(verbose: bool) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of `e3dge-video`. Exit codes: 0 done, 1 user error, 3 some videos failed, 130 interrupted."""
+    # Read once, when torch is imported: see `pipelines/core/threads.py`.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = _group.main(args=arguments, prog_name="e3dge-video", standalone_mode=False)
     except E3DGEError as error:

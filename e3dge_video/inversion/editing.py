@@ -89,28 +89,3 @@ def apply_edits(latents: Tensor, directions: Mapping[str, Tensor], strengths: Se
         for name, strength in wanted.items():
             offsets[b] += strength * directions[name]
     return latents + offsets
-
-
-def share_identity(latents: Tensor, expression: Tensor, scenes: Sequence[int]) -> Tensor:
-    """Give all frames of a scene one identity, and leave each its own expression.
-
-    A code predicted frame by frame lets age, hair and face shape wander. Expression moves codes within a small subspace
-    (found from heads that differ in nothing else); outside of it the scene's median is used.
-
-    Args:
-        latents: Codes of all frames. [T, L, W]
-        expression: Orthonormal basis of what expression changes. [K, W]
-        scenes: Scene of each frame; negative where the frame has no face and its code means nothing.
-
-    Returns:
-        [T, L, W]
-    """
-    shared = latents.clone()
-    numbers = torch.as_tensor(list(scenes))
-    for scene in sorted({s for s in scenes if s >= 0}):
-        of_scene = numbers == scene
-        codes = latents[of_scene]
-        anchor = codes.median(dim=0).values
-        offset = codes - anchor
-        shared[of_scene] = anchor + (offset @ expression.T) @ expression
-    return shared

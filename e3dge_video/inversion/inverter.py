@@ -98,6 +98,8 @@ class Inverter(nn.Module):
         resolution: Side of the pictures, pixels.
     """
 
+    expression: Tensor
+
     def __init__(
         self,
         generator: EG3D,
@@ -114,9 +116,17 @@ class Inverter(nn.Module):
         super().__init__()
         self.generator, self.encoder, self.pose_encoder = generator, encoder, pose_encoder
         self.face_points, self.matte = face_points, matte
-        self.directions, self.expression = dict(directions), expression
+        self.register_buffer("expression", expression)
+        self._edits = tuple(directions)
+        for edit, direction in directions.items():
+            self.register_buffer(f"direction_{edit}", direction)
         self.neural_resolution, self.resolution = neural_resolution, resolution
         self.lift = ResidualLift()
+
+    @property
+    def directions(self) -> dict[str, Tensor]:
+        """One direction per attribute. [L, W] each"""
+        return {edit: self.get_buffer(f"direction_{edit}") for edit in self._edits}
 
     def observe(self, image: Tensor, landmarks: Tensor) -> Observation:
         """Run the encoders.

@@ -61,10 +61,12 @@ def draw_batch(
     views: list[int] = []
     for identity in identities:
         view = int(rng.integers(data.views))
+        image: NDArray[np.floating]
+        alpha: NDArray[np.floating]
         record = data.view(int(identity), view)
         if augmentation is None:
             alpha = record.rgba[..., 3].astype(np.float32) / 255
-            image: NDArray[np.floating] = alpha[..., None] * (record.rgba[..., :3].astype(np.float32) / 255 - 0.5) + 0.5
+            image = alpha[..., None] * (record.rgba[..., :3].astype(np.float32) / 255 - 0.5) + 0.5
         else:
             image, alpha = disturbed(record.rgba, record.label, data.recolored_labels, rng, augmentation)
         images.append(image.transpose(2, 0, 1))

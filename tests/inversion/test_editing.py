@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from e3dge_video.errors import ConfigError
-from e3dge_video.inversion.editing import Edit, apply_edits, parse_edit, share_identity
+from e3dge_video.inversion.editing import Edit, apply_edits, parse_edit
 
 KNOWN = {"age": (-1.5, 2.0), "smile": (-1.0, 2.0)}
 
@@ -38,20 +38,3 @@ def test_edits_move_only_what_is_asked():
     directions = {"age": torch.ones(2, 4), "smile": 2 * torch.ones(2, 4)}
     moved = apply_edits(latents, directions, [{}, {"age": 0.5}, {"age": 1.0, "smile": -1.0}])
     assert moved[:, 0, 0].tolist() == [0.0, 0.5, -1.0]
-
-
-def test_identity_is_shared_within_a_scene_and_expression_is_not():
-    generator = torch.Generator().manual_seed(0)
-    basis = torch.linalg.qr(torch.randn(8, 2, generator=generator)).Q.T
-    people = torch.randn(2, 1, 8, generator=generator)
-    expression = torch.randn(20, 1, 2, generator=generator) @ basis
-    identity_noise = 0.1 * torch.randn(20, 1, 8, generator=generator)
-    identity_noise = identity_noise - (identity_noise @ basis.T) @ basis
-    scenes = [0] * 10 + [1] * 9 + [-1]
-    latents = people[[max(s, 0) for s in scenes]] + expression + identity_noise
-    shared = share_identity(latents, basis, scenes)
-    outside = shared - (shared @ basis.T) @ basis
-    assert outside[:10].std(dim=0).max() < 1e-5 and outside[10:19].std(dim=0).max() < 1e-5
-    assert torch.allclose(shared @ basis.T, latents @ basis.T, atol=1e-5)
-    assert torch.equal(shared[19], latents[19])
-    assert (outside[0] - outside[10]).abs().max() > 0.1

@@ -1,0 +1,113 @@
+"""From a bundle to a working inverter: the only place that decides which class a bundle needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from e3dge_video.errors import ModelError
+from e3dge_video.inversion.inverter import Inverter
+from e3dge_video.models.encoders.global_encoder import GlobalEncoder
+from e3dge_video.models.encoders.pose_encoder import PoseEncoder
+from e3dge_video.models.face_points import FacePoints
+from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.matting import MatteNet
+from e3dge_video.weights.bundle import Bundle, read_bundle
+from e3dge_video.weights.catalog import find_bundle
+
+GENERATOR_FILE, ENCODER_FILE, EDITS_FILE = "generator.safetensors", "encoder.safetensors", "edits.safetensors"
+EXPRESSION_KEY = "expression"
+
+
+@dataclass(frozen=True)
+class Settler:
+    """The small part of a model that settles codes and cameras over time; light enough for the driver process.
+
+    Attributes:
+        face_points: 3D landmarks of a code.
+        expression: Basis of what expression changes in a code. [K, W]
+    """
+
+    face_points: FacePoints
+    expression: Tensor
+
+
+def load_generator(name: str) -> EG3D:
+    """The generator of a bundle given by name or folder, in evaluation mode.
+
+    Raises:
+        ModelError: No such bundle, or it does not hold what it should.
+    """
+    return _generator(read_bundle(find_bundle(name)))
+
+
+def load_inverter(name: str = "starter", *, device: str = "cpu") -> Inverter:
+    """The whole model of a bundle given by name or folder, in evaluation mode.
+
+    Raises:
+        ModelError: No such bundle, or it does not hold what it should.
+    """
+    bundle = read_bundle(find_bundle(name))
+    spec, generator = bundle.spec, _generator(bundle)
+    encoder = GlobalEncoder(spec.encoder, generator.latent_shape)
+    modules: dict[str, nn.Module] = {
+        "encoder": encoder,
+        "pose_encoder": PoseEncoder(*encoder.feature_shape),
+        "face_points": FacePoints(generator.latent_shape[1]),
+        "matte": MatteNet(spec.matte),
+    }
+    for part, module in modules.items():
+        _fill(module, bundle, ENCODER_FILE, part)
+    edits = _tensors(bundle, EDITS_FILE)
+    inverter = Inverter(
+        generator,
+        **modules,  # type: ignore[arg-type]
+        directions={name: edits[name] for name in spec.edits},
+        expression=edits[EXPRESSION_KEY],
+        neural_resolution=spec.neural_resolution,
+        resolution=spec.resolution,
+    )
+    return inverter.eval().requires_grad_(False).to(device)
+
+
+def load_settler(folder: Path) -> Settler:
+    """What settles codes over time, of a bundle's folder; its files are not verified again."""
+    bundle = read_bundle(folder, verify=False)
+    face_points = FacePoints(bundle.spec.generator.w_dim)
+    _fill(face_points, bundle, ENCODER_FILE, "face_points")
+    return Settler(face_points.eval().requires_grad_(False), _tensors(bundle, EDITS_FILE)[EXPRESSION_KEY])
+
+
+def _generator(bundle: Bundle) -> EG3D:
+    if bundle.spec.backbone != "eg3d":
+        raise ModelError(f"{bundle.folder}: backbone {bundle.spec.backbone!r} is not known; this version knows eg3d")
+    generator = EG3D(bundle.spec.generator)
+    _fill(generator, bundle, GENERATOR_FILE, None)
+    return generator.eval().requires_grad_(False)
+
+
+def _tensors(bundle: Bundle, file: str) -> dict[str, Tensor]:
+    if file not in bundle.tensors:
+        raise ModelError(f"{bundle.folder}: has no {file}; it cannot be used for this")
+    return bundle.tensors[file]
+
+
+def _fill(module: nn.Module, bundle: Bundle, file: str, part: str | None) -> None:
+    """Load a module's weights, strictly: from the whole file, or from the keys that begin with `part.`."""
+    tensors = _tensors(bundle, file)
+    if part is not None:
+        tensors = {k.removeprefix(part + "."): v for k, v in tensors.items() if k.startswith(part + ".")}
+    expected = module.state_dict()
+    missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    misshapen = [k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape]
+    if missing or surplus or misshapen:
+        wrong = "; ".join(
+            f"{what} {len(keys)}, e.g. {keys[0]}"
+            for what, keys in (("missing", missing), ("not known", surplus), ("of another shape", misshapen))
+            if keys
+        )
+        raise ModelError(f"{bundle.folder / file}: does not fit its model.json ({wrong})")
+    module.load_state_dict({k: v.to(torch.float32) if v.is_floating_point() else v for k, v in tensors.items()})

@@ -1,0 +1,60 @@
+"""What a run is asked to do: plain values that travel to every worker and enter the keys of its results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Literal
+
+from e3dge_video.faces.landmarks import LandmarkOptions
+from e3dge_video.geometry.views import View
+from e3dge_video.inversion.editing import Edit
+
+NoFace = Literal["hold", "pass", "blank"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Everything about one run except the video and where the result goes.
+
+    Attributes:
+        model: Folder of the model bundle.
+        edits: Edits to apply; several add up.
+        views: Views to render; the first is `rgb.mp4`.
+        smooth_s: Length of the sliding mean over crop, camera and expression, seconds; 0 turns it off.
+        no_face: What frames without a face show: the nearest frame with one, the source's own crop, or black.
+        person: 0 for the main person, 1 for the second, …
+        start_s: Beginning of the part to use, on the file's clock from its first frame, seconds.
+        end_s: End of it, or None.
+        landmarks: How faces are found.
+        device: Where the networks run, as torch names it.
+    """
+
+    model: Path
+    edits: tuple[Edit, ...] = ()
+    views: tuple[View, ...] = (View("input", "input"),)
+    smooth_s: float = 0.2
+    no_face: NoFace = "hold"
+    person: int = 0
+    start_s: Fraction | None = None
+    end_s: Fraction | None = None
+    landmarks: LandmarkOptions = field(default_factory=LandmarkOptions)
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class ClipParams:
+    """What every stage of a job knows of its clip.
+
+    Attributes:
+        video: The video file, absolute.
+        index: File with its frame index.
+        first: Number of the clip's first frame in the video; chunks count from there.
+        frames: Frames of the clip.
+    """
+
+    video: Path
+    index: Path
+    first: int
+    frames: int

@@ -1,0 +1,227 @@
+"""What a run found out about its clip: report.json for programs, report.html to look at, portrait.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import e3dge_video
+from e3dge_video.faces.alignment import Similarity
+from e3dge_video.io import atomic
+from e3dge_video.io.index import FrameIndex
+from e3dge_video.io.reader import CORRUPT, LOST
+from e3dge_video.pipelines.core.spec import Job, Outcome
+from e3dge_video.pipelines.options import RunOptions
+from e3dge_video.pipelines.report_page import Curve, Plot, page
+from e3dge_video.pipelines.stages.model import DEPTH_OFFSET, DEPTH_SCALE
+from e3dge_video.weights.bundle import BundleSpec
+
+
+def write_report(
+    folder: Path,
+    video: Path,
+    index: FrameIndex,
+    options: RunOptions,
+    spec: BundleSpec,
+    job: Job,
+    outcome: Outcome,
+    values: Mapping[str, Any],
+    seconds: float,
+) -> dict[str, Any]:
+    """Write report.json, report.html and portrait.json into the result folder; returns what report.json holds."""
+    track, settle, assembled = values["track"], values["settle"], values["assemble"]
+    report: dict[str, Any] = {
+        "video": _video_facts(video, index, job),
+        "options": _plain_options(options),
+        "model": {"name": spec.name, "licence": spec.licence, "files": spec.files},
+        "frames": _frame_counts(track),
+        "quality": _quality(track, settle, assembled),
+        "time": _timings(outcome, job.frames, seconds),
+        "notes": _notes(index, assembled),
+        "versions": _versions(),
+    }
+    atomic.write_bytes(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
+    atomic.write_bytes(folder / "portrait.json", (json.dumps(_portrait_description(spec), indent=1) + "\n").encode())
+    atomic.write_bytes(folder / "report.html", page(folder, report, _plots(job, track, settle, assembled)).encode())
+    return report
+
+
+def second_difference(values: NDArray[np.floating], run: NDArray[np.integer]) -> float:
+    """Mean size of the second difference inside runs: jitter, in the units of `values`. [N] or [N, D]"""
+    rows = np.asarray(values, np.float64).reshape(len(values), -1)
+    inside = (run[2:] >= 0) & (run[2:] == run[:-2]) & (run[1:-1] == run[:-2])
+    if not inside.any():
+        return 0.0
+    change = rows[2:] - 2 * rows[1:-1] + rows[:-2]
+    return float(np.linalg.norm(change[inside], axis=1).mean())
+
+
+def _video_facts(video: Path, index: FrameIndex, job: Job) -> dict[str, Any]:
+    width, height = index.info.size
+    return {
+        "file": video.name,
+        "size": [width, height],
+        "codec": index.info.codec,
+        "frames_in_file": len(index),
+        "frames_used": job.frames,
+        "first_frame": job.params.first,
+        "mean_rate": round(float(index.rate), 4),
+        "audio": [track.codec for track in index.info.audio],
+    }
+
+
+def _plain_options(options: RunOptions) -> dict[str, Any]:
+    return {
+        "edits": {edit.name: [list(k) for k in edit.keyframes] for edit in options.edits},
+        "views": [view.name for view in options.views],
+        "smooth_s": options.smooth_s,
+        "no_face": options.no_face,
+        "person": options.person,
+        "landmarks": options.landmarks.backend,
+        "device": options.device,
+    }
+
+
+def _frame_counts(track: Mapping[str, Any]) -> dict[str, Any]:
+    followed, status = track["track"], track["status"]
+    missing = np.flatnonzero(~followed.valid)
+    return {
+        "with_face": int(followed.valid.sum()),
+        "bridged": int(followed.bridged.sum()),
+        "without_face": len(missing),
+        "without_face_spans": _spans(missing),
+        "most_faces_at_once": int(track["faces"].max()),
+        "cuts": [int(k) for k in np.flatnonzero(followed.cuts)],
+        "repeated": int(followed.repeated.sum()),
+        "corrupt": int((status == CORRUPT).sum()),
+        "lost": int((status == LOST).sum()),
+    }
+
+
+def _spans(frames: NDArray[np.intp]) -> list[list[int]]:
+    """Consecutive frame numbers as [first, last] pairs."""
+    groups = np.split(frames, np.flatnonzero(np.diff(frames) != 1) + 1)
+    return [[int(group[0]), int(group[-1])] for group in groups if len(group)]
+
+
+def _crop_corners(crop: Similarity) -> NDArray[np.float64]:
+    """Corners of the crops in units of 512ths of their mean side. [N, 8]"""
+    side = np.nanmean(crop.side)
+    return np.nan_to_num(crop.corners().reshape(len(crop), 8)) * (512 / side)
+
+
+def _quality(track: Mapping[str, Any], settle: Mapping[str, Any], assembled: Mapping[str, Any]) -> dict[str, float]:
+    followed = track["track"]
+    run, valid = followed.run, followed.valid
+    eyes = settle["landmarks"][:, 36:42].mean(1) - settle["landmarks"][:, 42:48].mean(1)
+    eye_distance = np.linalg.norm(eyes, axis=1)[valid].mean()
+    return {
+        "crop_jitter_px_512_before": second_difference(_crop_corners(followed.crop), run),
+        "crop_jitter_px_512_after": second_difference(_crop_corners(track["smoothed"]), run),
+        "pose_jitter_deg_before": second_difference(np.degrees(settle["angles_fitted"]), run),
+        "pose_jitter_deg_after": second_difference(np.degrees(settle["angles"]), run),
+        "landmark_residual_share_of_eye_distance": float(settle["residual"][valid].mean() / eye_distance),
+        "global_reconstruction_mae": float(assembled["coarse_mae"][valid].mean()),
+        "share_of_head_with_own_detail": float(assembled["lifted_share"][valid].mean()),
+    }
+
+
+def _timings(outcome: Outcome, frames: int, seconds: float) -> dict[str, Any]:
+    return {
+        "wall_s": round(seconds, 3),
+        "frames_per_second": round(frames / seconds, 3),
+        "stage_s": {name: round(value, 3) for name, value in outcome.seconds.items()},
+        "tasks": dict(outcome.tasks),
+        "workers_lost": outcome.crashes,
+    }
+
+
+def _notes(index: FrameIndex, assembled: Mapping[str, Any]) -> list[str]:
+    notes = [*index.info.notes, *index.notes]
+    if index.lost:
+        notes.append(f"{index.lost} frames that the file promises do not decode and are left out")
+    for report in assembled["files"]:
+        notes += [f"{report.path.name}: {warning}" for warning in report.warnings]
+    return list(dict.fromkeys(notes))
+
+
+def _versions() -> dict[str, str]:
+    names = ("torch", "av", "numpy", "scipy", "opencv-python", "ray")
+    return {
+        "e3dge-video": e3dge_video.__version__,
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in names},
+    }
+
+
+def _portrait_description(spec: BundleSpec) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "model": spec.name,
+        "crop": spec.crop,
+        "resolution": spec.resolution,
+        "codes": "W+ code of frame t = anchors[anchor[t]] + expression[t] @ basis, basis from the model's edits file",
+        "arrays": {
+            "anchors": "identity of each scene [A, L, W]",
+            "anchor": "which of them a frame uses [N]",
+            "expression": "coefficients in the expression basis [N, K]",
+            "cam2world": "camera of each crop, OpenCV axes, world units of the model [N, 4, 4]",
+            "view_cameras": "camera of rgb.mp4: cam2world 16 numbers, intrinsics 9, divided by the image size [N, 25]",
+            "crop": "centre x, y in pixels of the source, log of the side in pixels, angle in radians [N, 4]",
+            "landmarks": "68 points in crop coordinates 0..1 [N, 68, 2]",
+            "run": "stretch of frames that belongs together; negative: no face [N]",
+            "source": "frame whose picture is shown (differs where there is no face) [N]",
+            "times_s": "time of each frame from the clip's start, seconds [N]",
+        },
+        "depth": {
+            "files": "depth*.mkv: FFV1, 16-bit grey, lossless",
+            "meaning": "distance along the ray from the camera = code * scale + offset, world units; code 0: no head",
+            "scale": DEPTH_SCALE,
+            "offset": DEPTH_OFFSET,
+            "unit": "world unit of the model; the distance between the eyes of its mean head is about 0.168",
+        },
+    }
+
+
+def _plots(job: Job, track: Mapping[str, Any], settle: Mapping[str, Any], assembled: Mapping[str, Any]) -> list[Plot]:
+    times = np.array(track["track"].times_s)
+    gap = ~track["track"].valid
+
+    def curve(name: str, values: NDArray[np.floating]) -> Curve:
+        return Curve(name, np.where(gap, np.nan, np.asarray(values, np.float64)))
+
+    angles = {name: np.degrees(settle[name]) for name in ("angles_regressed", "angles_fitted", "angles")}
+    plots = [
+        Plot(
+            f"{label}, degrees",
+            times,
+            [
+                curve("regressed (E_ξ)", angles["angles_regressed"][:, k]),
+                curve("fitted to landmarks", angles["angles_fitted"][:, k]),
+                curve("used", angles["angles"][:, k]),
+            ],
+        )
+        for k, label in enumerate(("Yaw", "Pitch", "Roll"))
+    ]
+    side = np.nanmean(track["track"].crop.side)
+    crop = Plot(
+        "Crop centre, share of its side",
+        times,
+        [
+            curve("x raw", (track["track"].crop.centre[:, 0] - np.nanmean(track["track"].crop.centre[:, 0])) / side),
+            curve("x smoothed", (track["smoothed"].centre[:, 0] - np.nanmean(track["track"].crop.centre[:, 0])) / side),
+        ],
+    )
+    error = Plot(
+        "Global reconstruction: mean absolute error on the head (range 2)",
+        times,
+        [curve("MAE", assembled["coarse_mae"])],
+    )
+    return [*plots, crop, error]

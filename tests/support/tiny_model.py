@@ -1,0 +1,95 @@
+"""A model bundle with small random networks: every class of the starter, none of its training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig, StyleHeadConfig
+from e3dge_video.config.generators import (
+    BackboneConfig,
+    DecoderConfig,
+    EG3DConfig,
+    MappingConfig,
+    RaySamplingConfig,
+    SuperResolutionConfig,
+    VolumeConfig,
+)
+from e3dge_video.geometry.face_template import MEAN_68
+from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE
+from e3dge_video.models.encoders.global_encoder import GlobalEncoder
+from e3dge_video.models.encoders.pose_encoder import PoseEncoder
+from e3dge_video.models.face_points import FacePoints
+from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.matting import MatteNet
+from e3dge_video.weights.bundle import BundleSpec, EditSpec, write_bundle
+
+GENERATOR = EG3DConfig(
+    z_dim=189,
+    w_dim=32,
+    resolution=16,
+    mapping=MappingConfig(layers=2, lr_multiplier=1.0, camera="none"),
+    backbone=BackboneConfig(plane_resolution=16, plane_channels=8, channels=(16, 16, 16), use_noise=False),
+    decoder=DecoderConfig(hidden=16, features=8),
+    volume=VolumeConfig(box_warp=0.8, plane_axes="corrected"),
+    rays=RaySamplingConfig(coarse=8, fine=8, near_far="auto"),
+    superresolution=SuperResolutionConfig(kind="4X", channels=(8, 8), input_resolution=32),
+)
+ENCODER = GlobalEncoderConfig(
+    input_size=32,
+    stem_width=8,
+    widths=(8, 16),
+    blocks=(1, 1),
+    pyramid_width=16,
+    heads=(StyleHeadConfig(3, 4), StyleHeadConfig(3, 8)),
+    window_width=4,
+)
+MATTE = MatteConfig(input_size=32, widths=(4, 8))
+
+
+def write_tiny_bundle(folder: Path, *, seed: int = 0) -> Path:
+    """Write the bundle; the head is a solid blob of mean shape, and the edits `age` and `smile` change its colours."""
+    torch.manual_seed(seed)
+    generator = EG3D(GENERATOR)
+    encoder = GlobalEncoder(ENCODER, generator.latent_shape)
+    face_points = FacePoints(generator.latent_shape[1])
+    face_points.mean_points.copy_(torch.as_tensor(MEAN_68))
+    for layer in (face_points.linear, face_points.layers[-1]):
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.zeros_(layer.bias)
+    with torch.no_grad():
+        # Denser than a random decoder would be, so that there is something to see.
+        generator.decoder.output.weight[0].mul_(20)
+        generator.decoder.output.bias[0].fill_(20)
+        for head in (*encoder.heads, *encoder.windows):
+            head.out.weight.normal_(0, 0.05)
+    modules = {
+        "encoder": encoder,
+        "pose_encoder": PoseEncoder(*encoder.feature_shape),
+        "face_points": face_points,
+        "matte": MatteNet(MATTE),
+    }
+    rows, width = generator.latent_shape
+    edits = {name: 0.5 * torch.randn(rows, width) for name in ("age", "smile")}
+    edits[EXPRESSION_KEY] = torch.linalg.qr(torch.randn(width, 4)).Q.T.contiguous()
+    spec = BundleSpec(
+        name="tiny",
+        backbone="eg3d",
+        licence="Apache-2.0",
+        resolution=64,
+        neural_resolution=16,
+        crop="eg3d",
+        generator=GENERATOR,
+        encoder=ENCODER,
+        matte=MATTE,
+        edits={name: EditSpec("a test", (-2.0, 2.0)) for name in ("age", "smile")},
+        provenance={"data": "none: random weights"},
+    )
+    tensors = {
+        GENERATOR_FILE: generator.state_dict(),
+        ENCODER_FILE: {f"{part}.{k}": v for part, module in modules.items() for k, v in module.state_dict().items()},
+        EDITS_FILE: edits,
+    }
+    write_bundle(folder, spec, tensors)
+    return folder
