@@ -106,3 +106,28 @@ def global_encoder(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
 def matte(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
     """Train the foreground matte."""
     _run("MatteRun", "train_matte", config, out, overrides)
+
+
+@train_group.command("attributes")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def attributes(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Train the attribute reader that evaluation measures edits with."""
+    _run("AttributeRun", "train_attributes", config, out, overrides)
+
+
+@train_group.command("pack")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def pack(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Find the editing directions and put trained parts together into a model bundle at OUT."""
+    from e3dge_video.config.load import bundled_config, load_config
+    from e3dge_video.training.pack import PackRun
+    from e3dge_video.training.pack import pack as pack_runs
+
+    path = config if config.exists() else bundled_config(str(config))
+    spec = pack_runs(load_config(PackRun, path, overrides), out)
+    size = sum((out / name).stat().st_size for name in spec.files) / 1e6
+    click.echo(f"{spec.name}: {size:.1f} MB in {out}; edits: {', '.join(sorted(spec.edits))}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,13 @@ from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
 from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError
+from e3dge_video.models.attributes import AttributeNet
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.matting import MatteNet
+from e3dge_video.training.attribute_stage import AttributeConfig, AttributeStage
 from e3dge_video.training.generator_stage import PointConfig, PointStage, initialise_density
 from e3dge_video.training.global_stage import GlobalConfig, GlobalStage
 from e3dge_video.training.head_views import HeadViews
@@ -68,12 +71,20 @@ class MatteRun:
     stage: MatteStageConfig = field(default_factory=MatteStageConfig)
 
 
+@dataclass(frozen=True)
+class AttributeRun:
+    """`train attributes`: the reader that evaluation measures edits with."""
+
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    stage: AttributeConfig = field(default_factory=AttributeConfig)
+
+
 def train_generator(run: GeneratorRun, folder: Path) -> dict[str, float]:
     """Train G; returns the held-out figures."""
     torch.manual_seed(run.loop.seed)
     generator = EG3D(run.generator)
     if run.init is not None:
-        generator.load_state_dict(averaged(run.init)["generator"])
+        _start_from(generator, run.init)
     if run.phase == "points":
         if run.init is None:
             initialise_density(generator, run.points.density_scale)
@@ -120,6 +131,14 @@ def train_matte(run: MatteRun, folder: Path) -> dict[str, float]:
     return train(stage, run.loop, folder, resolved=to_mapping(run))
 
 
+def train_attributes(run: AttributeRun, folder: Path) -> dict[str, float]:
+    """Train the attribute reader."""
+    torch.manual_seed(run.loop.seed)
+    data = HeadViews(run.stage.data, run.stage.held_out)
+    stage = AttributeStage(AttributeNet(len(data.attribute_names)), data, run.stage)
+    return train(stage, run.loop, folder, resolved=to_mapping(run))
+
+
 def averaged(folder: Path) -> dict[str, dict[str, Any]]:
     """Averaged weights of a run: of its end, or of its last checkpoint while it goes on."""
     final, checkpoint = folder / "averaged.pt", folder / "checkpoint.pt"
@@ -147,6 +166,20 @@ def load_generator_run(folder: Path) -> EG3D:
     generator = EG3D(from_mapping(EG3DConfig, run_config(folder)["generator"], source=str(folder)))
     generator.load_state_dict(averaged(folder)["generator"])
     return generator.eval().requires_grad_(False)
+
+
+def _start_from(generator: EG3D, folder: Path) -> None:
+    """Take over an earlier run's weights; blocks it had not yet (finer planes) start without any effect."""
+    weights = averaged(folder)["generator"]
+    missing = generator.load_state_dict(weights, strict=False).missing_keys
+    first = run_config(folder)["generator"]["backbone"]["plane_resolution"]
+    grown = range(int(math.log2(first)) - 1, len(generator.backbone.blocks))
+    unexpected = [k for k in missing if not k.startswith(tuple(f"backbone.blocks.{k}." for k in grown))]
+    if unexpected or (missing and not grown):
+        raise ConfigError(f"{folder}: its generator lacks {unexpected[0] if unexpected else missing[0]}; sizes differ")
+    with torch.no_grad():
+        for k in grown:
+            generator.get_parameter(f"backbone.blocks.{k}.to_rgb.weight").zero_()
 
 
 def _check_latents(generator: EG3D, data: HeadViews) -> None:

@@ -11,7 +11,7 @@ from e3dge_video.geometry.cameras import Camera
 class PoseEncoder(nn.Module):
     """Head on E0's deepest map → camera.
 
-    The paper predicts two angles because its crop removes roll and keeps the head in the middle. EG3D's crop keeps roll,
+    The paper predicts two angles because its crop removes roll and centres the head. EG3D's crop keeps roll,
     and real crops are never exact, so this head predicts all six numbers of `Camera.from_pose`.
     """
 

@@ -1,0 +1,98 @@
+"""Put trained parts together into a model bundle, with where they come from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
+from e3dge_video.config.generators import EG3DConfig
+from e3dge_video.config.load import from_mapping, to_mapping
+from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE
+from e3dge_video.training.directions import DirectionConfig, edit_directions, expression_basis
+from e3dge_video.training.runs import averaged, load_generator_run, run_config
+from e3dge_video.weights.bundle import BundleSpec, write_bundle
+
+
+@dataclass(frozen=True)
+class PackRun:
+    """Which runs make the bundle.
+
+    Attributes:
+        name: Name of the bundle.
+        licence: Licence of the weights.
+        generator: Folder of the generator's last run.
+        landmarks: Folder of the 3D landmarks' run.
+        encoder: Folder of E0's and E_ξ's run.
+        matte: Folder of the matte's run.
+        directions: Sizes of the direction estimates.
+        notes: Further provenance, in words.
+    """
+
+    name: str = "starter"
+    licence: str = "CC0-1.0"
+    generator: Path = Path("generator")
+    landmarks: Path = Path("landmarks")
+    encoder: Path = Path("encoder")
+    matte: Path = Path("matte")
+    directions: DirectionConfig = field(default_factory=DirectionConfig)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def pack(run: PackRun, folder: Path) -> BundleSpec:
+    """Write the bundle; returns its specification."""
+    generator = load_generator_run(run.generator)
+    directions, edits = edit_directions(generator, run.directions)
+    expression, share = expression_basis(generator, run.directions)
+    encoder = averaged(run.encoder)
+    parts = {
+        "encoder": encoder["encoder"],
+        "pose_encoder": encoder["pose_encoder"],
+        "face_points": averaged(run.landmarks)["face_points"],
+        "matte": averaged(run.matte)["matte"],
+    }
+    spec = BundleSpec(
+        name=run.name,
+        backbone="eg3d",
+        licence=run.licence,
+        resolution=generator.config.image_resolution,
+        neural_resolution=generator.config.resolution,
+        crop="eg3d",
+        generator=from_mapping(EG3DConfig, run_config(run.generator)["generator"]),
+        encoder=from_mapping(GlobalEncoderConfig, run_config(run.encoder)["encoder"]),
+        matte=from_mapping(MatteConfig, run_config(run.matte)["matte"]),
+        edits=edits,
+        provenance={
+            **run.notes,
+            "expression_share": round(share, 4),
+            "directions": to_mapping(run.directions) | {"edits": list(run.directions.edits)},
+            "runs": {part: _history(getattr(run, part)) for part in ("generator", "landmarks", "encoder", "matte")},
+        },
+    )
+    tensors = {
+        GENERATOR_FILE: generator.state_dict(),
+        ENCODER_FILE: {f"{part}.{k}": v for part, weights in parts.items() for k, v in weights.items()},
+        EDITS_FILE: {**directions, EXPRESSION_KEY: expression},
+    }
+    return write_bundle(folder, spec, tensors)
+
+
+def _history(folder: Path) -> dict[str, Any]:
+    """Options and last figures of a run; paths are shortened to folder names, which mean something elsewhere too."""
+    config = run_config(folder)
+    figures: dict[str, Any] = {}
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        record = json.loads(line)
+        if "evaluation" in record:
+            figures = {"step": record["step"], **{k: round(v, 4) for k, v in record["evaluation"].items()}}
+    return {"options": _shortened(config), "figures": figures}
+
+
+def _shortened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _shortened(v) for k, v in value.items()}
+    if isinstance(value, str) and "/" in value:
+        return Path(value).name
+    return value
