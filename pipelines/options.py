@@ -15,7 +15,7 @@ NoFace = Literal["hold", "pass", "blank"]
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class PortraitOptions:
     """Everything about one run except the video and where the result goes.
 
     Attributes:
@@ -25,7 +25,7 @@ class RunOptions:
         smooth_s: Length of the sliding mean over crop, camera and expression, seconds; 0 turns it off.
         no_face: What frames without a face show: the nearest frame with one, the source's own crop, or black.
         person: 0 for the main person, 1 for the second, …
-        start_s: Beginning of the part to use, on the file's clock from its first frame, seconds.
+        start_s: Beginning of the part to use, counted from the video's first frame, seconds; None for the first frame.
         end_s: End of it, or None.
         landmarks: How faces are found.
         device: Where the networks run, as torch names it.
@@ -41,20 +41,3 @@ class RunOptions:
     end_s: Fraction | None = None
     landmarks: LandmarkOptions = field(default_factory=LandmarkOptions)
     device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class ClipParams:
-    """What every stage of a job knows of its clip.
-
-    Attributes:
-        video: The video file, absolute.
-        index: File with its frame index.
-        first: Number of the clip's first frame in the video; chunks count from there.
-        frames: Frames of the clip.
-    """
-
-    video: Path
-    index: Path
-    first: int
-    frames: int

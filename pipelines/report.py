@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,38 +18,55 @@ from e3dge_video.io import atomic
 from e3dge_video.io.index import FrameIndex
 from e3dge_video.io.reader import CORRUPT, LOST
 from e3dge_video.pipelines.core.spec import Job, Outcome
-from e3dge_video.pipelines.options import RunOptions
+from e3dge_video.pipelines.jsonfile import write_json
+from e3dge_video.pipelines.options import PortraitOptions
+from e3dge_video.pipelines.output import MARKER
 from e3dge_video.pipelines.report_page import Curve, Plot, page
-from e3dge_video.pipelines.stages.model import DEPTH_OFFSET, DEPTH_SCALE
+from e3dge_video.pipelines.stages.depth import DEPTH_OFFSET, DEPTH_SCALE
 from e3dge_video.weights.bundle import BundleSpec
 
 
-def write_report(
-    folder: Path,
-    video: Path,
-    index: FrameIndex,
-    options: RunOptions,
-    spec: BundleSpec,
-    job: Job,
-    outcome: Outcome,
-    values: Mapping[str, Any],
-    seconds: float,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Run:
+    """A run whose files are written.
+
+    Attributes:
+        video: The clip.
+        index: Its frames.
+        options: What was asked.
+        spec: The model's specification.
+        job: The job.
+        outcome: How it went.
+        values: What the barriers returned.
+        seconds: Wall time.
+    """
+
+    video: Path
+    index: FrameIndex
+    options: PortraitOptions
+    spec: BundleSpec
+    job: Job
+    outcome: Outcome
+    values: Mapping[str, Any]
+    seconds: float
+
+
+def write_report(folder: Path, run: Run) -> dict[str, Any]:
     """Write report.json, report.html and portrait.json into the result folder; returns what report.json holds."""
-    track, settle, assembled = values["track"], values["settle"], values["assemble"]
+    track, settle, assembled = (run.values[name] for name in ("track", "settle", "assemble"))
     report: dict[str, Any] = {
-        "video": _video_facts(video, index, job),
-        "options": _plain_options(options),
-        "model": {"name": spec.name, "licence": spec.licence, "files": spec.files},
+        "video": _video_facts(run),
+        "options": _plain_options(run.options),
+        "model": {"name": run.spec.name, "licence": run.spec.licence, "files": run.spec.files},
         "frames": _frame_counts(track),
         "quality": _quality(track, settle, assembled),
-        "time": _timings(outcome, job.frames, seconds),
-        "notes": _notes(index, assembled),
+        "time": _timings(run),
+        "notes": _notes(run.index, assembled),
         "versions": _versions(),
     }
-    atomic.write_bytes(folder / "report.json", (json.dumps(report, indent=1) + "\n").encode())
-    atomic.write_bytes(folder / "portrait.json", (json.dumps(_portrait_description(spec), indent=1) + "\n").encode())
-    atomic.write_bytes(folder / "report.html", page(folder, report, _plots(job, track, settle, assembled)).encode())
+    write_json(folder / MARKER, _portrait_description(run.spec, run.options))
+    write_json(folder / "report.json", report)
+    atomic.write_bytes(folder / "report.html", page(folder, report, _plots(track, settle, assembled)).encode())
     return report
 
 
@@ -63,27 +80,31 @@ def second_difference(values: NDArray[np.floating], run: NDArray[np.integer]) ->
     return float(np.linalg.norm(change[inside], axis=1).mean())
 
 
-def _video_facts(video: Path, index: FrameIndex, job: Job) -> dict[str, Any]:
-    width, height = index.info.size
+def _video_facts(run: Run) -> dict[str, Any]:
+    index, first = run.index, run.job.params.first
     return {
-        "file": video.name,
-        "size": [width, height],
+        "file": run.video.name,
+        "size": list(index.info.size),
         "codec": index.info.codec,
         "frames_in_file": len(index),
-        "frames_used": job.frames,
-        "first_frame": job.params.first,
+        "first_frame": first,
+        "frames_used": run.job.frames,
+        "starts_at_s": float(index.time(first)),
         "mean_rate": round(float(index.rate), 4),
         "audio": [track.codec for track in index.info.audio],
+        "assumed": list(index.info.notes),
     }
 
 
-def _plain_options(options: RunOptions) -> dict[str, Any]:
+def _plain_options(options: PortraitOptions) -> dict[str, Any]:
     return {
         "edits": {edit.name: [list(k) for k in edit.keyframes] for edit in options.edits},
         "views": [view.name for view in options.views],
         "smooth_s": options.smooth_s,
         "no_face": options.no_face,
         "person": options.person,
+        "start_s": None if options.start_s is None else float(options.start_s),
+        "end_s": None if options.end_s is None else float(options.end_s),
         "landmarks": options.landmarks.backend,
         "device": options.device,
     }
@@ -133,37 +154,42 @@ def _quality(track: Mapping[str, Any], settle: Mapping[str, Any], assembled: Map
     }
 
 
-def _timings(outcome: Outcome, frames: int, seconds: float) -> dict[str, Any]:
+def _timings(run: Run) -> dict[str, Any]:
+    outcome = run.outcome
     return {
-        "wall_s": round(seconds, 3),
-        "frames_per_second": round(frames / seconds, 3),
+        "wall_s": round(run.seconds, 3),
+        "frames_per_second": round(run.job.frames / run.seconds, 3),
         "stage_s": {name: round(value, 3) for name, value in outcome.seconds.items()},
         "tasks": dict(outcome.tasks),
+        "resumed": outcome.tasks.get("encode", 0) < -(-run.job.frames // run.job.chunk_frames),
         "workers_lost": outcome.crashes,
     }
 
 
 def _notes(index: FrameIndex, assembled: Mapping[str, Any]) -> list[str]:
-    notes = [*index.info.notes, *index.notes]
-    if index.lost:
-        notes.append(f"{index.lost} frames that the file promises do not decode and are left out")
-    for report in assembled["files"]:
-        notes += [f"{report.path.name}: {warning}" for warning in report.warnings]
-    return list(dict.fromkeys(notes))
+    """What the user should know about this video, each thing once: sound and times are alike in all files."""
+    # That mkv rounds times is known, and said in portrait.json.
+    warnings = [note for report in assembled["files"] if report.path.suffix != ".mkv" for note in report.warnings]
+    news = [note for note in index.notes if note not in index.info.notes]
+    return list(dict.fromkeys([*news, *warnings]))
 
 
 def _versions() -> dict[str, str]:
+    def version(name: str) -> str:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:  # Ray on a machine without it, OpenCV under another name
+            return "not installed"
+
     names = ("torch", "av", "numpy", "scipy", "opencv-python", "ray")
-    return {
-        "e3dge-video": e3dge_video.__version__,
-        "python": platform.python_version(),
-        **{name: metadata.version(name) for name in names},
-    }
+    own = {"e3dge-video": e3dge_video.__version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in names}
 
 
-def _portrait_description(spec: BundleSpec) -> dict[str, Any]:
+def _portrait_description(spec: BundleSpec, options: PortraitOptions) -> dict[str, Any]:
     return {
         "format": 1,
+        "views": [view.name for view in options.views],
         "model": spec.name,
         "crop": spec.crop,
         "resolution": spec.resolution,
@@ -181,7 +207,7 @@ def _portrait_description(spec: BundleSpec) -> dict[str, Any]:
             "times_s": "time of each frame from the clip's start, seconds [N]",
         },
         "depth": {
-            "files": "depth*.mkv: FFV1, 16-bit grey, lossless",
+            "files": "depth*.mkv: FFV1, 16-bit grey, lossless; mkv counts in milliseconds, times_s is exact",
             "meaning": "distance along the ray from the camera = code * scale + offset, world units; code 0: no head",
             "scale": DEPTH_SCALE,
             "offset": DEPTH_OFFSET,
@@ -190,7 +216,7 @@ def _portrait_description(spec: BundleSpec) -> dict[str, Any]:
     }
 
 
-def _plots(job: Job, track: Mapping[str, Any], settle: Mapping[str, Any], assembled: Mapping[str, Any]) -> list[Plot]:
+def _plots(track: Mapping[str, Any], settle: Mapping[str, Any], assembled: Mapping[str, Any]) -> list[Plot]:
     times = np.array(track["track"].times_s)
     gap = ~track["track"].valid
 
@@ -210,13 +236,15 @@ def _plots(job: Job, track: Mapping[str, Any], settle: Mapping[str, Any], assemb
         )
         for k, label in enumerate(("Yaw", "Pitch", "Roll"))
     ]
-    side = np.nanmean(track["track"].crop.side)
+    raw, smoothed = track["track"].crop, track["smoothed"]
+    side, middle = np.nanmean(raw.side), np.nanmean(raw.centre, axis=0)
     crop = Plot(
         "Crop centre, share of its side",
         times,
         [
-            curve("x raw", (track["track"].crop.centre[:, 0] - np.nanmean(track["track"].crop.centre[:, 0])) / side),
-            curve("x smoothed", (track["smoothed"].centre[:, 0] - np.nanmean(track["track"].crop.centre[:, 0])) / side),
+            curve(f"{axis} {kind}", (crop.centre[:, k] - middle[k]) / side)
+            for k, axis in enumerate("xy")
+            for kind, crop in (("raw", raw), ("smoothed", smoothed))
         ],
     )
     error = Plot(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
@@ -33,10 +34,14 @@ _FILES = {
     "rgb.mp4": "the result in the first view, with the source's sound and exact times",
     "depth.mp4": "its depth in colours (near is warm), one fixed range",
     "depth.mkv": "its depth exactly: 16-bit lossless; scale and offset in portrait.json",
+    "rgb_*.mp4": "the result in another view",
+    "depth_*.mp4": "its depth in colours",
+    "depth_*.mkv": "its depth exactly",
     "compare.mp4": "input, global reconstruction, result, another view and depth side by side",
     "cameras.json": "camera of every frame as EG3D labels",
     "transforms.json": "the same for nerfstudio",
-    "portrait.safetensors": "codes, cameras, crops and landmarks of every frame; portrait.json describes them",
+    "portrait.safetensors": "codes, cameras, crops and landmarks of every frame",
+    "portrait.json": "what each array of portrait.safetensors is, and the scale of depth.mkv",
     "report.json": "everything on this page for programs",
 }
 
@@ -62,16 +67,16 @@ def page(folder: Path, report: Mapping[str, Any], plots: Sequence[Plot]) -> str:
     """The whole page.
 
     Args:
-        folder: Result folder with compare.mp4.
+        folder: Result folder with all other files.
         report: What report.json holds.
         plots: Curves to show.
     """
     frames = "".join(f'<img alt="frame {number}" src="{source}">' for number, source in _shown(folder / "compare.mp4"))
     notes = "".join(f'<p class="note">{escape(note)}</p>' for note in report["notes"])
-    files = {name: text for name, text in _FILES.items() if (folder / name).exists() or name == "report.json"}
     model = report["model"]
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{escape(report["video"]["file"])} – e3dge-video</title>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{escape(report["video"]["file"])} – e3dge-video</title>
 <style>{_STYLE}</style></head><body>
 <h1>{escape(report["video"]["file"])}</h1>
 <p>{_summary(report)}</p>{notes}
@@ -79,7 +84,8 @@ def page(folder: Path, report: Mapping[str, Any], plots: Sequence[Plot]) -> str:
 <h2>Over time</h2><div class="plots">{"".join(map(_svg, plots))}</div>
 <h2>Figures</h2>{_table(_figures(report))}
 <h2>Where the time went</h2>{_table(_times(report["time"]))}
-<h2>Files</h2>{_table({f"<code>{name}</code>": escape(text) for name, text in files.items()})}
+<h2>Files</h2>{_table(_files(folder))}
+<h2>Video</h2>{_table(_video(report["video"]))}
 <h2>Model</h2>{_table({"name": escape(model["name"]), "licence": escape(model["licence"])})}
 <p>{escape(", ".join(f"{name} {version}" for name, version in report["versions"].items()))}</p>
 </body></html>
@@ -116,9 +122,31 @@ def _figures(report: Mapping[str, Any]) -> dict[str, str]:
     return rows
 
 
+def _files(folder: Path) -> dict[str, str]:
+    """The other files of the folder, each with a link and what it is."""
+    rows: dict[str, str] = {}
+    for pattern, text in _FILES.items():
+        for path in sorted(folder.glob(pattern)):
+            rows[f'<a href="{quote(path.name)}"><code>{escape(path.name)}</code></a>'] = escape(text)
+    return rows
+
+
+def _video(video: Mapping[str, Any]) -> dict[str, str]:
+    width, height = video["size"]
+    first, used, total = video["first_frame"], video["frames_used"], video["frames_in_file"]
+    rows = {
+        "picture": f"{width} × {height}, {video['codec']}, {video['mean_rate']:g} frames per second on average",
+        "frames": f"{first} to {first + used - 1} of {total}" if used < total else f"all {total}",
+        "sound": ", ".join(video["audio"]) or "none",
+    }
+    if video["assumed"]:
+        rows["assumed"] = "; ".join(video["assumed"])
+    return {name: escape(text) for name, text in rows.items()}
+
+
 def _times(time: Mapping[str, Any]) -> dict[str, str]:
     rows = {escape(name): f"{seconds:.1f} s" for name, seconds in time["stage_s"].items()}
-    rows["whole run"] = f"{time['wall_s']:.1f} s"
+    rows["whole run"] = f"{time['wall_s']:.1f} s" + (", going on from an earlier one" if time["resumed"] else "")
     if time["workers_lost"]:
         rows["workers lost and replaced"] = str(time["workers_lost"])
     return rows

@@ -40,9 +40,28 @@ class _LazyGroup(click.Group):
 @click.option("-v", "--verbose", is_flag=True, help="Say more about what is going on.")
 def _group(verbose: bool) -> None:
     """Turn a talking-head video into a 4D portrait: new views, edits and depth."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+    handler = _AboveBars()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s" if verbose else "%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    if verbose:
+        logging.getLogger("e3dge_video").setLevel(logging.INFO)
+    # Warnings of Python's libraries are for developers.
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").setLevel(logging.WARNING if verbose else logging.ERROR)
+
+
+class _AboveBars(logging.Handler):
+    """Writes to standard error, above tqdm's bars if there are any."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = self.format(record)
+            if "tqdm" in sys.modules:
+                sys.modules["tqdm"].tqdm.write(text, file=sys.stderr)
+            else:
+                click.echo(text, err=True)
+        except Exception:
+            self.handleError(record)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from e3dge_video.errors import ConfigError
+from e3dge_video.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from e3dge_video.faces.landmarks import LandmarkOptions
+    from e3dge_video.faces.landmarks.base import BackendName
+    from e3dge_video.geometry.views import View
+    from e3dge_video.inversion.editing import Edit
 
 _PREVIEW_S = Fraction(3)
 
@@ -82,9 +89,10 @@ _PREVIEW_S = Fraction(3)
 )
 def run_command(
     video: Path, edits: tuple[str, ...], views: tuple[str, ...], model: str, out: Path | None, overwrite: bool,
-    resume: bool, smooth: float, no_face: str, person: int, start: str | None, end: str | None, preview: bool,
-    landmarks: str, landmark_file: Path | None, executor: str, address: str | None, device: str, chunk: int,
-    threads: int | None, progress: str,
+    resume: bool, smooth: float, no_face: Literal["hold", "pass", "blank"], person: int, start: str | None,
+    end: str | None, preview: bool, landmarks: BackendName, landmark_file: Path | None,
+    executor: Literal["ray", "local"], address: str | None, device: str, chunk: int, threads: int | None,
+    progress: Literal["auto", "bar", "line", "json", "none"],
 ) -> None:  # fmt: skip
     """Turn VIDEO into a 4D portrait folder: new views, edits and depth, with sound and exact times.
 
@@ -95,49 +103,88 @@ def run_command(
     """
     import os
 
-    from e3dge_video.faces.landmarks import LandmarkOptions
-    from e3dge_video.geometry.views import parse_view
-    from e3dge_video.inversion.editing import parse_edit
     from e3dge_video.pipelines.core.progress import make_progress
-    from e3dge_video.pipelines.options import RunOptions
+    from e3dge_video.pipelines.options import PortraitOptions
     from e3dge_video.pipelines.portrait import make_executor, run_video
     from e3dge_video.weights.bundle import read_spec
     from e3dge_video.weights.catalog import find_bundle
 
+    if chunk % 16:
+        raise ConfigError(f"--chunk {chunk}: must be a multiple of 16")
+    if address and executor != "ray":
+        raise ConfigError(f"--address {address}: is for --executor ray")
     folder = find_bundle(model).absolute()
-    known = {name: use.limits for name, use in read_spec(folder).edits.items()}
-    parsed_views = tuple(parse_view(text) for text in views) or (parse_view("input"),)
-    names = [view.name for view in parsed_views]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"--view: {', '.join(names)}: every view needs a name of its own")
-    if preview and end is not None:
-        raise ConfigError("--preview and --end: give one of them")
-    since = _seconds("--start", start)
-    until = _seconds("--end", end)
-    options = RunOptions(
+    since, until = _span(start, end, preview)
+    options = PortraitOptions(
         model=folder,
-        edits=tuple(parse_edit(text, known) for text in edits),
-        views=parsed_views,
+        edits=_edits(edits, {name: use.limits for name, use in read_spec(folder).edits.items()}),
+        views=_views(views),
         smooth_s=smooth,
-        no_face=no_face,  # type: ignore[arg-type]
+        no_face=no_face,
         person=person,
         start_s=since,
-        end_s=(since or Fraction(0)) + _PREVIEW_S if preview else until,
-        landmarks=LandmarkOptions(backend=landmarks, points_file=landmark_file),  # type: ignore[arg-type]
+        end_s=until,
+        landmarks=_landmarks(landmarks, landmark_file),
         device=_device(device),
     )
     target = out or video.with_name(video.stem + "_e3dge")
-    shown = make_progress(progress)  # type: ignore[arg-type]
-    with make_executor(executor, address=address, progress=shown) as runner:  # type: ignore[arg-type]
+    with make_executor(executor, address=address, progress=make_progress(progress)) as runner:
         result = run_video(
             video, target, options, runner, overwrite=overwrite, resume=resume, chunk_frames=chunk,
             threads=threads or min(os.cpu_count() or 1, 8),
         )  # fmt: skip
-    speed = result.report["time"]["frames_per_second"]
-    click.echo(f"{result.frames} frames in {result.seconds:.1f} s ({speed:g} frames per second) → {result.folder}")
+    time, frames = result.report["time"], result.report["frames"]
+    speed = "" if time["resumed"] else f" ({time['frames_per_second']:.3g} frames per second)"
+    click.echo(f"{result.frames} frames in {result.seconds:.1f} s{speed} → {result.folder}")
+    if frames["without_face"]:
+        click.echo(f"note: {frames['without_face']} of {result.frames} frames show no face", err=True)
     for note in result.report["notes"]:
         click.echo(f"note: {note}", err=True)
     click.echo(f"look at {result.folder / 'report.html'} or play {result.folder / 'compare.mp4'}")
+
+
+def _edits(texts: tuple[str, ...], known: dict[str, tuple[float, float]]) -> tuple[Edit, ...]:
+    from e3dge_video.inversion.editing import parse_edit
+
+    edits = tuple(parse_edit(text, known) for text in texts)
+    names = [edit.name for edit in edits]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"--edit {twice[0]}: is given {len(twice)} times; give one strength, or keyframes over time")
+    return edits
+
+
+def _views(texts: tuple[str, ...]) -> tuple[View, ...]:
+    from e3dge_video.geometry.views import parse_view
+
+    views = tuple(parse_view(text) for text in texts or ("input",))
+    names = [view.name for view in views]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"--view: {len(twice)} views are called {twice[0]}; each needs a name of its own")
+    return views
+
+
+def _landmarks(backend: BackendName, points: Path | None) -> LandmarkOptions:
+    from e3dge_video.faces.landmarks import LandmarkOptions
+
+    if backend == "file" and points is None:
+        raise ConfigError("--landmarks file: needs --landmark-file with the landmarks (.npz or .json)")
+    if points is not None and backend not in ("auto", "file"):
+        raise ConfigError(f"--landmark-file {points}: contradicts --landmarks {backend}; leave one of them out")
+    if points is not None and not points.is_file():
+        raise InputError(f"{points}: no such landmark file; check --landmark-file")
+    return LandmarkOptions(backend=backend, points_file=points.absolute() if points else None)
+
+
+def _span(start: str | None, end: str | None, preview: bool) -> tuple[Fraction | None, Fraction | None]:
+    """Beginning and end of the part to use, in seconds from the first frame."""
+    since, until = _seconds("--start", start), _seconds("--end", end)
+    if preview and until is not None:
+        raise ConfigError("--preview and --end: give one of them")
+    if preview:
+        until = (since or Fraction(0)) + _PREVIEW_S
+    if until is not None and until <= (since or 0):
+        raise ConfigError(f"--end {end}: must come after {'--start ' + start if start else 'the beginning'}")
+    return since, until
 
 
 def _seconds(option: str, text: str | None) -> Fraction | None:
@@ -155,6 +202,8 @@ def _device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", name):
+        raise ConfigError(f"--device {name}: expected auto, cpu, cuda, cuda:1, … or mps")
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:

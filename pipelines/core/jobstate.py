@@ -238,8 +238,8 @@ class JobState:
 
     def _count_frames(self, node: Node, chunk: int, *, total: int = 0, done: int = 0) -> None:
         frames = len(self.plan.chunks[chunk])
-        self.frames_total[node.stage] = self.frames_total.get(node.stage, 0) + total * frames
-        self.frames_done[node.stage] = self.frames_done.get(node.stage, 0) + done * frames
+        self.frames_total[node.label] = self.frames_total.get(node.label, 0) + total * frames
+        self.frames_done[node.label] = self.frames_done.get(node.label, 0) + done * frames
 
     def _require(self, node: Node, chunk: int) -> None:
         if self.status[node.name][chunk] != Status.IDLE:

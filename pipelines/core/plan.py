@@ -47,6 +47,11 @@ class Node:
     def barrier(self) -> bool:
         return not self.unit
 
+    @property
+    def label(self) -> str:
+        """Name for people: the stage, and whether this is its second time over the frames."""
+        return self.stage if self.name == self.stage else f"{self.stage} again"
+
 
 @dataclass(frozen=True)
 class JobPlan:

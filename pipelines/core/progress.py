@@ -188,7 +188,6 @@ class BarProgress:
 
     def _draw(self, name: str, done: int, total: int, unit: str, note: str) -> None:
         if name not in self._bars:
-            # Frames of a stage that runs in two sections are counted in both.
             self._bars[name] = tqdm(
                 desc=name, total=total, unit=unit, file=self.stream, bar_format=self.FORMAT, dynamic_ncols=True
             )

@@ -47,7 +47,8 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, jobs: Sequence[UnfinishedJob]) -> None:
         self.jobs = tuple(jobs)
         kept = sum(job.chunks_kept for job in jobs)
-        super().__init__(f"stopped; {kept} finished chunks are kept, the same command continues from there")
+        left = f"{kept} finished chunks are kept, the same command continues from there" if kept else "nothing is kept"
+        super().__init__(f"stopped; {left}")
 
 
 @dataclass(frozen=True)

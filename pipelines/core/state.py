@@ -64,7 +64,7 @@ class _Pool:
 
 @dataclass(frozen=True)
 class StageProgress:
-    """Frames of one stage over all jobs so far."""
+    """Frames of one stage over all jobs so far. A stage that goes over the frames twice is shown as two."""
 
     stage: str
     done: int
@@ -109,7 +109,7 @@ class Scheduler:
         self.running_barriers: set[Task] = set()
         self._next_worker = 0
         self._strays: dict[Task, int] = {}  # running tasks of closed jobs → bytes they may still bring
-        self._stages: dict[str, None] = {}  # names in the order of the graphs seen
+        self._labels: dict[str, None] = {}  # of nodes, in the order in which their sections run
         self._closed_progress: dict[str, tuple[int, int]] = {}
 
     # questions
@@ -149,9 +149,9 @@ class Scheduler:
         running: dict[str, int] = {}
         for task in self.inflight:
             if task.job in self.jobs:
-                stage = self.jobs[task.job].plan.nodes[task.node].stage
-                running[stage] = running.get(stage, 0) + 1
-        return [StageProgress(stage, *sums[stage], running.get(stage, 0)) for stage in self._stages if stage in sums]
+                label = self.jobs[task.job].plan.nodes[task.node].label
+                running[label] = running.get(label, 0) + 1
+        return [StageProgress(label, *sums[label], running.get(label, 0)) for label in self._labels if label in sums]
 
     # events
 
@@ -193,7 +193,8 @@ class Scheduler:
 
     def _open(self, event: JobOpened, actions: list[Action]) -> None:
         state = self.jobs[event.job] = JobState(event.job, event.plan, event.stored, self.window)
-        self._stages.update(dict.fromkeys(stage.name for stage in event.plan.job.graph.stages))
+        nodes = sorted(event.plan.nodes.values(), key=lambda node: node.section)
+        self._labels.update(dict.fromkeys(node.label for node in nodes))
         for unit in event.plan.job.graph.units:
             pool = self.pools.setdefault(unit.name, _Pool(unit))
             if pool.unit != unit:

@@ -2,39 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
 
 from e3dge_video.io import atomic
 from e3dge_video.io.mux import MuxReport, mux
 from e3dge_video.pipelines.core.spec import BarrierResult, Chunk, Payload
+from e3dge_video.pipelines.jsonfile import write_json
+
+Arrays = dict[str, NDArray]
 
 
 @dataclass(frozen=True)
 class Assemble:
-    """Write the result files.
+    """Write the result files. Runs in the driver.
 
     Attributes:
         video: Source of the sound.
-        folder: Where the files go.
+        folder: Where the files go; what is there is thrown away.
         views: Names of the views that become files; the first has no suffix.
-        times_s: Time of each frame from the clip's start, seconds.
-        start: Beginning of the part used, on the file's clock; None for the file's own.
-        end: End of it.
+        size: Side of the pictures, pixels.
+        start: Sound before this time on the file's clock is left out; None: nothing is.
+        end: Sound from this time on is left out; None: nothing is.
         origin: Time on the file's clock that becomes zero.
     """
 
     video: Path
     folder: Path
     views: tuple[str, ...]
-    times_s: tuple[float, ...]
+    size: int
     start: Fraction | None
     end: Fraction | None
     origin: Fraction
@@ -42,7 +45,9 @@ class Assemble:
     def __call__(
         self, chunks: Sequence[Chunk], encoded: Sequence[Payload], track: Sequence[Payload], settled: Sequence[Payload]
     ) -> BarrierResult:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir(parents=True)
         reports = []
         for number, view in enumerate(self.views):
             suffix = "" if number == 0 else f"_{view}"
@@ -50,67 +55,86 @@ class Assemble:
             reports.append(self._mux(f"depth{suffix}.mp4", encoded, f"depth_{number}", sound=True))
             reports.append(self._mux(f"depth{suffix}.mkv", encoded, f"exact_{number}", sound=False))
         reports.append(self._mux("compare.mp4", encoded, "compare", sound=True))
-        cameras = np.concatenate([part["camera_0"] for part in encoded])
-        self._write_cameras(cameras)
-        self._write_portrait(track, settled, cameras)
-        small = {name: np.concatenate([part[name] for part in encoded]) for name in ("coarse_mae", "lifted_share")}
-        return BarrierResult(value={"files": reports, "cameras": cameras, **small})
+        small = joined(encoded, "camera_0", "coarse_mae", "lifted_share")
+        arrays = portrait_arrays(joined(track, *_TRACK), settled) | {"view_cameras": small["camera_0"]}
+        atomic.write_bytes(self.folder / "portrait.safetensors", safetensors.numpy.save(arrays))
+        write_json(self.folder / "cameras.json", eg3d_labels(small["camera_0"], arrays["times_s"]), indent=None)
+        transforms = nerf_transforms(small["camera_0"], arrays["times_s"], self.size)
+        write_json(self.folder / "transforms.json", transforms, indent=None)
+        return BarrierResult(value={"files": reports, **small})
 
     def _mux(self, name: str, encoded: Sequence[Payload], key: str, *, sound: bool) -> MuxReport:
-        segments: Iterator[bytes] = (bytes(part[key]) for part in encoded)
         return mux(
             self.folder / name,
-            segments,
+            (bytes(part[key]) for part in encoded),
             audio=self.video if sound else None,
             start=self.start,
             end=self.end,
             origin=self.origin,
         )
 
-    def _write_cameras(self, cameras: NDArray[np.float32]) -> None:
-        """EG3D's dataset.json labels, and transforms.json in nerfstudio's (OpenGL) axes."""
-        names = [f"frame_{k:06d}" for k in range(len(cameras))]
-        rounded = np.round(cameras.astype(float), 7).tolist()
-        labels = [[name, label] for name, label in zip(names, rounded, strict=True)]
-        note = "cam2world 4x4 (OpenCV axes, world units of the model), then intrinsics 3x3 divided by the image size"
-        _write_json(self.folder / "cameras.json", {"labels": labels, "times_s": list(self.times_s), "convention": note})
-        flip = np.diag([1.0, -1.0, -1.0, 1.0])
-        focal = float(cameras[0, 16])
-        frames = [
-            {
-                "file_path": f"{name}.png",
-                "time": time,
-                "transform_matrix": np.round(label[:16].reshape(4, 4) @ flip, 7).tolist(),
-            }
-            for name, time, label in zip(names, self.times_s, cameras.astype(float), strict=True)
-        ]
-        angle = 2 * np.arctan(0.5 / focal)
-        _write_json(self.folder / "transforms.json", {"camera_angle_x": angle, "frames": frames})
 
-    def _write_portrait(
-        self, track: Sequence[Payload], settled: Sequence[Payload], cameras: NDArray[np.float32]
-    ) -> None:
-        """Everything needed to render again: codes as anchor and expression, cameras, crops, validity."""
-        anchors, places, offset = [], [], 0
-        for part in settled:
-            anchors.append(part["anchors"])
-            places.append(np.asarray(part["anchor"]) + offset)
-            offset += len(part["anchors"])
-        arrays = {
-            "anchors": np.concatenate(anchors),
-            "anchor": np.concatenate(places).astype(np.int32),
-            "expression": np.concatenate([part["expression"] for part in settled]),
-            "cam2world": np.concatenate([part["cam2world"] for part in settled]),
-            "view_cameras": cameras,
-            "crop": np.concatenate([part["crop"] for part in track]),
-            "landmarks": np.concatenate([part["landmarks"] for part in track]),
-            "run": np.concatenate([part["run"] for part in track]).astype(np.int32),
-            "source": np.concatenate([part["source"] for part in track]).astype(np.int32),
-            "times_s": np.array(self.times_s),
-        }
-        with atomic.replacing(self.folder / "portrait.safetensors") as temporary:
-            save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, temporary)
+_TRACK = ("crop", "landmarks", "run", "source", "time_s")
 
 
-def _write_json(path: Path, value: object) -> None:
-    atomic.write_bytes(path, (json.dumps(value) + "\n").encode())
+def joined(parts: Sequence[Payload], *names: str) -> Arrays:
+    """Arrays of all chunks, end to end; each chunk is read once."""
+    rows = [[np.asarray(part[name]) for name in names] for part in parts]
+    return {name: np.concatenate(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def portrait_arrays(track: Arrays, settled: Sequence[Payload]) -> Arrays:
+    """Everything needed to render again: codes as anchor and expression, cameras, crops, which frame shows which.
+
+    A scene that reaches over several chunks has its anchor in each of them; here it stands once.
+    """
+    anchors: list[NDArray] = []
+    number_of: dict[bytes, int] = {}
+    places = []
+    for part in settled:
+        own = []
+        for anchor in np.asarray(part["anchors"]):
+            number = number_of.setdefault(anchor.tobytes(), len(anchors))
+            if number == len(anchors):
+                anchors.append(anchor)
+            own.append(number)
+        places.append(np.array(own, np.int32)[np.asarray(part["anchor"])])
+    return {
+        "anchors": np.stack(anchors),
+        "anchor": np.concatenate(places),
+        **joined(settled, "expression", "cam2world"),
+        "crop": track["crop"],
+        "landmarks": track["landmarks"],
+        "run": track["run"].astype(np.int32),
+        "source": track["source"].astype(np.int32),
+        "times_s": track["time_s"],
+    }
+
+
+def eg3d_labels(cameras: NDArray[np.float32], times_s: NDArray[np.float64]) -> dict[str, object]:
+    """EG3D's dataset.json: one label of 25 numbers per frame. [N, 25], [N]"""
+    labels = np.round(cameras.astype(float), 7).tolist()
+    return {
+        "labels": [[_frame_name(k), label] for k, label in enumerate(labels)],
+        "times_s": times_s.tolist(),
+        "convention": "cam2world 4x4 (OpenCV axes, world units of the model), then intrinsics 3x3 divided by the "
+        "image size; frames of rgb.mp4 in order",
+    }
+
+
+def nerf_transforms(cameras: NDArray[np.float32], times_s: NDArray[np.float64], size: int) -> dict[str, object]:
+    """nerfstudio's transforms.json: OpenGL axes (x right, y up, z backward), lengths in pixels. [N, 25], [N]"""
+    poses = cameras[:, :16].astype(float).reshape(-1, 4, 4) @ np.diag([1.0, -1.0, -1.0, 1.0])
+    focal = float(cameras[0, 16])
+    return {
+        "camera_model": "OPENCV",
+        **{"w": size, "h": size, "fl_x": focal * size, "fl_y": focal * size, "cx": 0.5 * size, "cy": 0.5 * size},
+        "frames": [
+            {"file_path": f"{_frame_name(k)}.png", "time": float(time), "transform_matrix": pose}
+            for k, (time, pose) in enumerate(zip(times_s, np.round(poses, 7).tolist(), strict=True))
+        ],
+    }
+
+
+def _frame_name(number: int) -> str:
+    return f"frame_{number:06d}"

@@ -12,7 +12,7 @@ import numpy as np
 
 from e3dge_video.faces.alignment import Similarity, warp_crop
 from e3dge_video.pipelines.core.spec import Chunk, Payload
-from e3dge_video.pipelines.stages.readers import Readers
+from e3dge_video.pipelines.stages.clip import Readers
 
 
 @dataclass(frozen=True)

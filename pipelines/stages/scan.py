@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from e3dge_video.faces.landmarks import LandmarkBackend, LandmarkOptions, load_b
 from e3dge_video.faces.landmarks.base import Face
 from e3dge_video.faces.scan import scan_frames
 from e3dge_video.pipelines.core.spec import Chunk, Payload
-from e3dge_video.pipelines.stages.readers import Readers
+from e3dge_video.pipelines.stages.clip import Readers
 
 
 @dataclass
@@ -38,30 +39,40 @@ class SetupScan:
 
 @dataclass(frozen=True)
 class Scan:
-    """Faces of every frame of a chunk. The options are here for the key only; the worker's back end has them."""
+    """Faces of every frame of a chunk.
+
+    Attributes:
+        options: How faces are found; for the key, the worker's back end has them.
+        points_sha256: Of the landmark file, if one is used: changed landmarks are another result.
+    """
 
     options: LandmarkOptions
+    points_sha256: str
 
     def __call__(self, chunk: Chunk, tools: ScanTools) -> Payload:
         clip = chunk.params
         reader = tools.readers.of(clip)
         statuses: list[int] = []
 
-        def pictures() -> object:
+        def pictures() -> Iterator[NDArray[np.uint8]]:
             for frame in reader.iterate(clip.first + chunk.start, clip.first + chunk.stop):
                 statuses.append(frame.status)
                 yield frame.rgb
 
-        found = scan_frames(pictures(), chunk.start, _Shifted(tools.backend, clip.first))  # type: ignore[arg-type]
-        return {**found.arrays(), "status": np.array(statuses, np.uint8)}
+        found = scan_frames(pictures(), chunk.start, _Shifted(tools.backend, clip.first))
+        return {
+            **found.arrays(),
+            "status": np.array(statuses, np.uint8),
+            "silhouette_jaw": np.array(tools.backend.silhouette_jaw),
+        }
 
 
-@dataclass(frozen=True)
 class _Shifted:
     """A back end whose frame numbers count from the clip's first frame instead of the video's."""
 
-    backend: LandmarkBackend
-    first: int
+    def __init__(self, backend: LandmarkBackend, first: int) -> None:
+        self.backend, self.first = backend, first
+        self.name, self.silhouette_jaw = backend.name, backend.silhouette_jaw
 
     def detect(self, frame: NDArray[np.uint8], index: int) -> list[Face]:
         return self.backend.detect(frame, index + self.first)

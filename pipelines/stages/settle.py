@@ -17,10 +17,11 @@ from torch import Tensor
 
 from e3dge_video.faces.pose import camera_angles, fit_camera
 from e3dge_video.faces.smoothing import smooth_cameras, smooth_values
-from e3dge_video.geometry.cameras import EG3D_FOCAL
 from e3dge_video.inversion.load import Settler, load_settler
 from e3dge_video.inversion.settling import anchor_frames, compose, expression_coefficients, scene_anchor
 from e3dge_video.pipelines.core.spec import BarrierResult, Chunk, Payload
+from e3dge_video.pipelines.core.threads import limit_threads, own_thread_counts
+from e3dge_video.pipelines.stages.clip import CHUNK_GRID
 
 
 @dataclass(frozen=True)
@@ -30,32 +31,35 @@ class Settle:
     Attributes:
         model: Folder of the bundle.
         files: SHA-256 of its files.
-        times_s: Time of each frame, seconds.
         smooth_s: Window of the sliding mean, seconds; 0 turns it off.
-        silhouette_jaw: Whether the landmark back end's jaw points follow the visible outline.
     """
 
     model: Path
     files: tuple[tuple[str, str], ...]
-    times_s: tuple[float, ...]
     smooth_s: float
-    silhouette_jaw: bool
 
     def __call__(self, chunks: Sequence[Chunk], observed: Sequence[Payload], track: Sequence[Payload]) -> BarrierResult:
+        with own_thread_counts():
+            limit_threads(1)  # the same last bits whatever the driver's process is set to
+            return self._settled(chunks, observed, track)
+
+    def _settled(self, chunks: Sequence[Chunk], observed: Sequence[Payload], track: Sequence[Payload]) -> BarrierResult:
         settler = load_settler(self.model)
+        times_s = np.concatenate([part["time_s"] for part in track])
+        silhouette_jaw = bool(np.asarray(track[0]["silhouette_jaw"]))
         run = np.concatenate([part["run"] for part in track])
         scene = np.concatenate([part["scene"] for part in track])
         source = np.concatenate([part["source"] for part in track])
         anchors = {
             int(s): _anchor(observed, chunks, np.flatnonzero((scene == s) & (run >= 0))) for s in np.unique(scene)
         }
-        expression = self._smooth(self._expression(settler, chunks, observed, scene, anchors), run)
+        expression = self._smooth(self._expression(settler, chunks, observed, scene, anchors), times_s, run)
         landmarks = np.concatenate([part["landmarks"] for part in track])
         initial = np.concatenate([part["cam2world"] for part in observed]).astype(np.float64)
         points = self._points(settler, scene, anchors, expression)
-        fit = fit_camera(points, landmarks, initial=initial, silhouette_jaw=self.silhouette_jaw)
+        fit = fit_camera(points, landmarks, initial=initial, silhouette_jaw=silhouette_jaw)
         raw = np.where((run >= 0)[:, None, None], fit.cam2world, np.nan)
-        smooth = smooth_cameras(raw, self.times_s, run, self.smooth_s) if self.smooth_s > 0 else raw
+        smooth = smooth_cameras(raw, times_s, run, self.smooth_s) if self.smooth_s > 0 else raw
         cam2world = smooth[source].astype(np.float32)  # frames without a face take their stand-in's
         per_chunk = [
             _payload(anchors, scene[part], expression[source[part]], cam2world[part])
@@ -81,16 +85,22 @@ class Settle:
         """Where each frame stands in the expression subspace. [N, K]"""
         rows = []
         for chunk, payload in zip(chunks, observed, strict=True):
-            latents = torch.from_numpy(np.array(payload["latents"]))
-            anchor = torch.stack([anchors[int(s)] for s in scene[chunk.start : chunk.stop]])
-            rows.append(expression_coefficients(latents, anchor, settler.expression).double().numpy())
+            codes = np.asarray(payload["latents"])
+            # In blocks on the absolute grid: the last bits of a product depend on how many rows it has.
+            for first in range(0, len(chunk), CHUNK_GRID):
+                latents = torch.tensor(codes[first : first + CHUNK_GRID])
+                begin = chunk.start + first
+                anchor = torch.stack([anchors[int(s)] for s in scene[begin : begin + len(latents)]])
+                rows.append(expression_coefficients(latents, anchor, settler.expression).double().numpy())
         return np.concatenate(rows)
 
-    def _smooth(self, expression: NDArray[np.float64], run: NDArray[np.int64]) -> NDArray[np.float64]:
+    def _smooth(
+        self, expression: NDArray[np.float64], times_s: NDArray[np.float64], run: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
         # Lips and lids move fast: they get half of the window that crop and camera have.
         if self.smooth_s <= 0:
             return expression
-        smooth = smooth_values(expression, self.times_s, run, self.smooth_s / 2)
+        smooth = smooth_values(expression, times_s, run, self.smooth_s / 2)
         return np.where((run >= 0)[:, None], smooth, expression)
 
     def _points(
@@ -119,7 +129,7 @@ def _anchor(observed: Sequence[Payload], chunks: Sequence[Chunk], frames: NDArra
     for chunk, payload in zip(chunks, observed, strict=True):
         inside = wanted[(wanted >= chunk.start) & (wanted < chunk.stop)] - chunk.start
         if len(inside):
-            codes.append(torch.from_numpy(np.array(payload["latents"])[inside]))
+            codes.append(torch.tensor(np.asarray(payload["latents"])[inside]))
     return scene_anchor(torch.cat(codes))
 
 
@@ -135,5 +145,4 @@ def _payload(
         "anchor": np.searchsorted(present, scene),
         "expression": expression.astype(np.float32),
         "cam2world": cam2world,
-        "focal": np.array(EG3D_FOCAL),
     }

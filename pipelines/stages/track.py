@@ -1,4 +1,4 @@
-"""Stage `track`: from all faces of a clip to one person's smoothed crops (§7.3). Runs in the driver, tiny data."""
+"""Stage `track`: from all faces of a clip to one person's smoothed crops. Runs in the driver, tiny data."""
 
 from __future__ import annotations
 
@@ -33,12 +33,14 @@ class FollowPerson:
     smooth_s: float
 
     def __call__(self, chunks: Sequence[Chunk], scan: Sequence[Payload]) -> BarrierResult:
-        parts = list(scan)
-        found = ScanResult.concatenate([ScanResult.from_arrays(_arrays(part)) for part in parts])
-        track = track_person(found, self.times_s, TrackOptions(person=self.person))
+        parts, times = list(scan), np.array(self.times_s)
+        found = ScanResult.concatenate(
+            [ScanResult.from_arrays({name: np.asarray(value) for name, value in part.items()}) for part in parts]
+        )
+        track = track_person(found, times, TrackOptions(person=self.person))
         if not track.valid.any():
             raise InputError(self._no_face(found))
-        crop = smooth_crops(track.crop, self.times_s, track.run, self.smooth_s) if self.smooth_s > 0 else track.crop
+        crop = smooth_crops(track.crop, times, track.run, self.smooth_s) if self.smooth_s > 0 else track.crop
         source = nearest_valid(track.valid)
         landmarks = crop.into_crop(track.points)
         status = np.concatenate([part["status"] for part in parts])
@@ -49,6 +51,8 @@ class FollowPerson:
                 "source": source[part],
                 "run": track.run[part],
                 "scene": track.identity[source[part]],
+                "time_s": times[part],
+                "silhouette_jaw": np.asarray(parts[0]["silhouette_jaw"]),
             }
             for part in (slice(chunk.start, chunk.stop) for chunk in chunks)
         ]
@@ -62,11 +66,14 @@ class FollowPerson:
                 f"{self.video}: no face found in any of its {frames} frames; expected a talking head, "
                 "at least about 80 pixels wide and not in profile"
             )
-        return f"{self.video}: person {self.person} was asked for, but at most {most} face(s) are seen at a time"
+        return (
+            f"{self.video}: person {self.person} (counted from 0) was asked for, but at most {most} "
+            f"{'face is' if most == 1 else 'faces are'} seen at a time; give a smaller --person"
+        )
 
 
 def _arrays(payload: Payload) -> dict[str, NDArray]:
-    return {name: np.asarray(value) for name, value in payload.items() if name != "status"}
+    return {name: np.asarray(value) for name, value in payload.items()}
 
 
 def nearest_valid(valid: NDArray[np.bool_]) -> NDArray[np.int64]:
