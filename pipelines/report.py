@@ -17,7 +17,7 @@ from e3dge_video.faces.alignment import Similarity
 from e3dge_video.io import atomic
 from e3dge_video.io.index import FrameIndex
 from e3dge_video.io.reader import CORRUPT, LOST
-from e3dge_video.pipelines.core.spec import Job, Outcome
+from e3dge_video.pipelines.core.spec import Job, MapStage, Outcome
 from e3dge_video.pipelines.jsonfile import write_json
 from e3dge_video.pipelines.options import PortraitOptions
 from e3dge_video.pipelines.output import MARKER
@@ -155,13 +155,14 @@ def _quality(track: Mapping[str, Any], settle: Mapping[str, Any], assembled: Map
 
 
 def _timings(run: Run) -> dict[str, Any]:
-    outcome = run.outcome
+    outcome, chunks = run.outcome, -(-run.job.frames // run.job.chunk_frames)
+    kept = [stage.name for stage in run.job.graph.stages if isinstance(stage, MapStage) and stage.persist]
     return {
         "wall_s": round(run.seconds, 3),
         "frames_per_second": round(run.job.frames / run.seconds, 3),
         "stage_s": {name: round(value, 3) for name, value in outcome.seconds.items()},
         "tasks": dict(outcome.tasks),
-        "resumed": outcome.tasks.get("encode", 0) < -(-run.job.frames // run.job.chunk_frames),
+        "resumed": any(outcome.tasks.get(stage, 0) < chunks for stage in kept),
         "workers_lost": outcome.crashes,
     }
 

@@ -63,7 +63,8 @@ def parse_view(text: str) -> View:
             raise ConfigError(
                 f"--view {text}: yaw must be within ±{_MAX_YAW_DEG:g}° and pitch within ±{_MAX_PITCH_DEG:g}°"
             )
-        return View(f"{yaw:+g}_{pitch:+g}", "offset", math.radians(yaw), math.radians(pitch))
+        name = f"yaw{yaw:+g}" + (f"_pitch{pitch:+g}" if pitch else "")
+        return View(name, "offset", math.radians(yaw), math.radians(pitch))
     if text.endswith(".json"):
         return _read_path(Path(text))
     raise ConfigError(f"--view {text}: expected input, frontal, orbit, ellipse, YAW,PITCH in degrees or a .json file")
@@ -71,20 +72,32 @@ def parse_view(text: str) -> View:
 
 def _read_path(path: Path) -> View:
     """A camera path: {"keyframes": [{"time": seconds, "camera_to_world": 16 numbers or 4×4}, …]}."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such camera path file; check --view")
     try:
-        frames = json.loads(path.read_text())["keyframes"]
-        keyframes = []
-        for frame in frames:
-            numbers = torch.tensor(frame["camera_to_world"], dtype=torch.float64).reshape(-1)
-            if len(numbers) != 16:
-                raise ValueError(f"camera_to_world has {len(numbers)} numbers, not 16")
-            keyframes.append((float(frame["time"]), tuple(numbers.tolist())))
+        frames = json.loads(path.read_text(encoding="utf-8"))["keyframes"]
+        keyframes = tuple((float(frame["time"]), _pose(frame["camera_to_world"])) for frame in frames)
     except (OSError, ValueError, KeyError, TypeError) as error:
         wanted = '{"keyframes": [{"time": seconds, "camera_to_world": [16 numbers]}, …]}'
-        raise InputError(f"{path}: not a camera path ({error}); expected {wanted}") from error
-    if not keyframes or any(b[0] <= a[0] for a, b in itertools.pairwise(keyframes)):
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{path}: not a camera path ({what}); expected {wanted}") from error
+    times = [time for time, _ in keyframes]
+    if not times or not np.isfinite(times).all() or any(b <= a for a, b in itertools.pairwise(times)):
         raise InputError(f"{path}: a camera path needs at least one keyframe, and times that rise")
-    return View(path.stem, "path", keyframes=tuple(keyframes))
+    return View(path.stem, "path", keyframes=keyframes)
+
+
+def _pose(value: object) -> tuple[float, ...]:
+    """The 16 numbers of a camera-to-world matrix, if they are one."""
+    numbers = np.array(value, dtype=np.float64).reshape(-1)
+    if len(numbers) != 16:
+        raise ValueError(f"camera_to_world has {len(numbers)} numbers, not 16")
+    matrix = numbers.reshape(4, 4)
+    rotation = matrix[:3, :3]
+    rigid = np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
+    if not (np.isfinite(matrix).all() and rigid and np.allclose(matrix[3], (0, 0, 0, 1))):
+        raise ValueError("camera_to_world is not a rotation and a place, by rows, with 0 0 0 1 below")
+    return tuple(numbers.tolist())
 
 
 def view_cameras(view: View, source: Camera, times_s: Tensor) -> Camera:
@@ -112,9 +125,9 @@ def view_cameras(view: View, source: Camera, times_s: Tensor) -> Camera:
     else:
         yaw, pitch = zero + view.yaw, zero + view.pitch
     limit = torch.tensor([math.radians(_MAX_YAW_DEG), math.radians(_MAX_PITCH_DEG)])
-    angles = (pose[:, :2] + torch.stack([yaw, pitch], dim=1)).clamp(-limit, limit)
-    # A source beyond the limits stays where it is; only the added angle is limited.
-    angles = torch.where(pose[:, :2].abs() > limit, pose[:, :2], angles)
+    # A source beyond the limits may stay where it is, but not be turned further.
+    lowest, highest = torch.minimum(pose[:, :2], -limit), torch.maximum(pose[:, :2], limit)
+    angles = (pose[:, :2] + torch.stack([yaw, pitch], dim=1)).clamp(lowest, highest)
     return Camera.from_pose(torch.cat([angles, pose[:, 2:]], dim=1))
 
 

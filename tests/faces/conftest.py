@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,14 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 Frames = list[NDArray[np.uint8]]
-
-
-@pytest.fixture(scope="session")
-def media() -> Path:
-    folder = os.environ.get("E3DGE_TEST_MEDIA")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("E3DGE_TEST_MEDIA does not name the folder with test media")
-    return Path(folder)
 
 
 @pytest.fixture(scope="session")

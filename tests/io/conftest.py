@@ -1,10 +1,8 @@
-"""The corpus of odd videos, made once per test run, and the folder of real ones."""
+"""The corpus of odd videos, made once per test run."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from video_cases import MAKERS, Clip
@@ -22,12 +20,3 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Clip]:
         return made[name]
 
     return get
-
-
-@pytest.fixture(scope="session")
-def media() -> Path:
-    """The shared folder of real test media."""
-    folder = os.environ.get("E3DGE_TEST_MEDIA")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("E3DGE_TEST_MEDIA is not set to the folder of test media")
-    return Path(folder)

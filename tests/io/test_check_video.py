@@ -7,11 +7,11 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from video_corpus import barcode, packet_places, tone, write_clip
 
 from e3dge_video.errors import InputError
 from e3dge_video.io.indexing import build_index
 from e3dge_video.io.info import check_video
+from tests.support.video_corpus import barcode, packet_places, tone, write_clip
 
 
 def sound_only(path):

@@ -7,13 +7,13 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
-from video_corpus import rotate_by_metadata, write_clip
 
 from e3dge_video.io import hdr
 from e3dge_video.io.colour import Colour, PictureConverter
 from e3dge_video.io.display import Display
 from e3dge_video.io.info import check_video
 from e3dge_video.io.reader import VideoReader
+from tests.support.video_corpus import rotate_by_metadata, write_clip
 
 CORNERS = np.zeros((48, 64, 3), np.uint8)
 CORNERS[:24, :32], CORNERS[:24, 32:], CORNERS[24:, :32], CORNERS[24:, 32:] = (

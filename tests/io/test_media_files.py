@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from video_checks import segments_of, sound_of, times_of
 
 from e3dge_video.errors import InputError
 from e3dge_video.io.images import read_image
 from e3dge_video.io.indexing import build_index
 from e3dge_video.io.mux import mux
 from e3dge_video.io.reader import CORRUPT, LOST, OK, VideoReader
+from tests.support.video_checks import segments_of, sound_of, times_of
 
 pytestmark = pytest.mark.media
 

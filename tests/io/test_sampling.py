@@ -7,12 +7,12 @@ import subprocess
 
 import numpy as np
 import pytest
-from video_corpus import read_number
 
 from e3dge_video.io import sampling
 from e3dge_video.io.indexing import build_index
 from e3dge_video.io.reader import VideoReader
 from e3dge_video.io.sampling import sample_frames
+from tests.support.video_corpus import read_number
 
 needs_decord = pytest.mark.skipif(importlib.util.find_spec("decord") is None, reason="decord has no wheel here")
 WANTED = [37, 3, 20, 3]

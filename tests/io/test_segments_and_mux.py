@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from video_checks import FAST, segments_of, sound_of, times_of
-from video_corpus import barcode, read_number, tone, write_clip
 
 from e3dge_video.io.indexing import build_index
 from e3dge_video.io.mux import mux
 from e3dge_video.io.reader import VideoReader
 from e3dge_video.io.segments import H264, LosslessGray16, encode_segment, open_segment, read_segment
+from tests.support.video_checks import FAST, segments_of, sound_of, times_of
+from tests.support.video_corpus import barcode, read_number, tone, write_clip
 
 
 def numbers_of(path):

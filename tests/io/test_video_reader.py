@@ -11,7 +11,6 @@ import av
 import numpy as np
 import pytest
 from video_cases import MAKERS
-from video_corpus import packet_places, read_number, write_clip
 
 from e3dge_video.errors import InputError
 from e3dge_video.io.colour import PictureConverter
@@ -19,6 +18,7 @@ from e3dge_video.io.index import FrameIndex
 from e3dge_video.io.indexing import build_index
 from e3dge_video.io.packets import PacketCursor
 from e3dge_video.io.reader import CORRUPT, LOST, OK, VideoReader
+from tests.support.video_corpus import packet_places, read_number, write_clip
 
 
 def numbers_in(rgb):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from video_corpus import cut_with_edit_list, rotate_by_metadata, write_clip
+from tests.support.video_corpus import cut_with_edit_list, rotate_by_metadata, write_clip
 
 TICKS = Fraction(1, 90000)
 UNEVEN = [0, 1, 3003, 3004, 9000, 9900, 99000, 99001, 100000] + [

@@ -1,8 +1,7 @@
-"""One Ray for all tests of the session: starting it takes seconds."""
+"""Bodies of the fake pipeline reach Ray's workers by value."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,13 +11,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def ray_session() -> Iterator[RaySession]:
-    rayexec = pytest.importorskip("e3dge_video.pipelines.core.rayexec")
+def ray_session(ray_session: RaySession) -> RaySession:
+    """The session's Ray, whose workers cannot import from the tests' folder."""
     import fake_portrait
 
-    session = rayexec.RaySession("local", object_store_mb=200)
-    session.connect()
-    # Workers cannot import from the tests' folder.
+    from e3dge_video.pipelines.core import rayexec
+
     rayexec.ray.cloudpickle.register_pickle_by_value(fake_portrait)
-    yield session
-    session.close()
+    return ray_session
