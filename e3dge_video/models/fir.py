@@ -58,6 +58,15 @@ def upsample2d(x: Tensor, taps: Tensor, *, up: int = 2, flip_filter: bool = Fals
     return upfirdn2d(x, taps, up=up, padding=padding, flip_filter=flip_filter, gain=gain * up * up)
 
 
+def double2d(x: Tensor) -> Tensor:
+    """`upsample2d` by two with the binomial filter: bilinear interpolation of an image framed in zeros.
+
+    The same numbers, by a kernel that is as fast in half precision as in full. [B, C, H, W] → [B, C, 2 H, 2 W]
+    """
+    framed = F.pad(x, (1, 1, 1, 1))
+    return F.interpolate(framed, scale_factor=2, mode="bilinear", align_corners=False)[..., 2:-2, 2:-2]
+
+
 def downsample2d(x: Tensor, taps: Tensor, *, down: int = 2) -> Tensor:
     """Shrink by `down` after filtering."""
     padding = [p for size in reversed(_size(taps)) for p in ((size - down + 1) // 2, (size - down) // 2)]

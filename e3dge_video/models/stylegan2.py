@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from e3dge_video.config.generators import NoiseMode
 from e3dge_video.models.activations import DEFAULT_GAINS, bias_act
-from e3dge_video.models.fir import make_filter, resampling_conv2d, upsample2d
+from e3dge_video.models.fir import double2d, make_filter, resampling_conv2d
 from e3dge_video.models.mapping import FullyConnected
 
 Architecture = Literal["skip", "resnet", "orig"]
@@ -225,8 +225,6 @@ class SynthesisBlock(nn.Module):
         last: The last block has an RGB layer in every architecture.
     """
 
-    taps: Tensor
-
     def __init__(
         self,
         inputs: int,
@@ -254,7 +252,6 @@ class SynthesisBlock(nn.Module):
         self.to_rgb = ToRGB(outputs, image_channels, w_dim, clamp=clamp) if has_rgb else None
         residual = architecture == "resnet" and not self.first
         self.skip = ResampledConv(inputs, outputs, 1, bias=False, up=factor) if residual else None
-        self.register_buffer("taps", make_filter(), persistent=False)
 
     @property
     def convolutions(self) -> int:
@@ -292,7 +289,7 @@ class SynthesisBlock(nn.Module):
             x = self.conv1(x, rows[1], noise=noise, random=random, gain=half, fused=fused)
             x = x if shortcut is None else x + shortcut
         if image is not None and self.up:
-            image = upsample2d(image.contiguous(memory_format=torch.channels_last), self.taps)
+            image = double2d(image.contiguous(memory_format=torch.channels_last))
         if self.to_rgb is not None:
             rgb = self.to_rgb(x, rows[self.convolutions])
             image = rgb if image is None else image + rgb

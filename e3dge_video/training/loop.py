@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import cv2
 import numpy as np
@@ -45,6 +45,9 @@ class LoopConfig:
     checkpoint_every: int = 1000
     evaluate_every: int = 2000
     threads: int = 2
+    #: "bf16": networks in half precision (autocast), weights and optimiser in full. About 1.6 times faster where the
+    #: processor has bf16 instructions, slower where it has not.
+    precision: Literal["fp32", "bf16"] = "fp32"
     seed: int = 0
 
 
@@ -109,8 +112,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_factor(step, config)
             torch.manual_seed((config.seed * 1_000_003 + step) % (1 << 63))
-            losses = stage.losses(step, np.random.default_rng([config.seed, step]))
-            total = torch.stack(list(losses.values())).sum()
+            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+                losses = stage.losses(step, np.random.default_rng([config.seed, step]))
+            total = torch.stack([value.float() for value in losses.values()]).sum()
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             if config.gradient_clip > 0:
