@@ -6,6 +6,8 @@ import json
 
 import click
 
+from e3dge_video.errors import ModelError
+
 
 @click.group("models")
 def models_group() -> None:
@@ -20,7 +22,11 @@ def list_models() -> None:
 
     folders = list(installed_bundles())
     for folder in folders:
-        spec = read_spec(folder)
+        try:
+            spec = read_spec(folder)
+        except ModelError as error:
+            click.echo(f"note: {error}", err=True)
+            continue
         edits = ", ".join(sorted(spec.edits)) or "none"
         click.echo(f"{spec.name:<16} {spec.backbone}, {spec.resolution} px   licence: {spec.licence}   edits: {edits}")
     if not folders:
@@ -41,6 +47,8 @@ def info(name: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(to_mapping(spec), indent=1))
         return
+    if missing := [file for file in spec.files if not (folder / file).is_file()]:
+        raise ModelError(f"{folder / missing[0]}: missing; the bundle {spec.name} is incomplete, install it again")
     backbone = spec.generator.backbone
     click.echo(f"{spec.name}  ({folder})")
     click.echo(f"  licence      {spec.licence}")

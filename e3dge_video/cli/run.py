@@ -134,8 +134,8 @@ def run_command(
             threads=threads or min(os.cpu_count() or 1, 8),
         )  # fmt: skip
     time, frames = result.report["time"], result.report["frames"]
-    speed = "" if time["resumed"] else f" ({time['frames_per_second']:.3g} frames per second)"
-    click.echo(f"{result.frames} frames in {result.seconds:.1f} s{speed} → {result.folder}")
+    speed = "going on from a stopped run" if time["resumed"] else f"{time['frames_per_second']:.3g} frames per second"
+    click.echo(f"{result.frames} frames in {result.seconds:.1f} s ({speed}) → {result.folder}")
     if frames["without_face"]:
         click.echo(f"note: {frames['without_face']} of {result.frames} frames show no face", err=True)
     for note in result.report["notes"]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 from tqdm import tqdm
 
@@ -171,6 +172,7 @@ class BarProgress:
         self._rates = Rates()
         self._next = clock()
         self._bars: dict[str, tqdm] = {}
+        self._size: dict[str, Any] = {"dynamic_ncols": True} if _knows_its_size(stream) else {"ncols": 80, "nrows": 24}
         self._latest: tuple[Sequence[StageProgress], int, int] = ((), 0, 0)
 
     def update(self, stages: Sequence[StageProgress], jobs_done: int, jobs: int) -> None:
@@ -191,7 +193,7 @@ class BarProgress:
     def _draw(self, name: str, done: int, total: int, unit: str, note: str) -> None:
         if name not in self._bars:
             self._bars[name] = tqdm(
-                desc=name, total=total, unit=unit, file=self.stream, bar_format=self.FORMAT, dynamic_ncols=True
+                desc=name, total=total, unit=unit, file=self.stream, bar_format=self.FORMAT, **self._size
             )
         bar = self._bars[name]
         bar.total, bar.n, bar.postfix = total, done, note
@@ -206,3 +208,11 @@ class BarProgress:
         for bar in self._bars.values():
             bar.close()
         self._bars.clear()
+
+
+def _knows_its_size(stream: TextIO) -> bool:
+    """Some pseudo-terminals say that they have no columns; tqdm would believe them and show nothing."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except (OSError, ValueError, AttributeError):  # not a terminal: tqdm finds a way
+        return True
