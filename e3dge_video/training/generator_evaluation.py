@@ -25,13 +25,14 @@ def evaluate_generator(
         generator: Generator whose z is the data set's.
         data: Rendered heads with depth.
         identities: Which heads.
-        size: Resolution of the comparison, pixels.
+        size: Resolution of the comparison, pixels; at most that of the data.
         view: Which view of each identity.
 
     Returns:
         PSNR (dB), MAE and MAE on the head (range -1..1), MAE on eyes, brows, mouth and glasses, median depth error
         (world units); and a sheet: truth, rendering, depth.
     """
+    size = min(size, data.size)
     figures: dict[str, list[float]] = {k: [] for k in ("psnr", "mae", "mae_head", "mae_detail", "depth")}
     rows: list[NDArray[np.uint8]] = []
     for identity in identities:

@@ -81,7 +81,7 @@ class GlobalStage:
             latents = _latents_of(generator, data, range(min(4096, self.train_ids)))
             self.spread = latents.std(dim=0).clamp_min(1e-3)
             encoder.mean_latents.copy_(latents.mean(dim=0).expand_as(encoder.mean_latents))
-        self.visible = visible_metric(generator, face_points, latents, data)
+        self.visible = visible_metric(generator, latents, data)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "pose_encoder": self.pose_encoder}
@@ -182,9 +182,7 @@ def _latents_of(generator: EG3D, data: HeadViews, identities: range) -> Tensor:
     return torch.cat([generator.map(part)[:, 0] for part in z.split(256)])
 
 
-def visible_metric(
-    generator: EG3D, face_points: FacePoints, latents: Tensor, data: HeadViews, *, probes: int = 768
-) -> Tensor:
+def visible_metric(generator: EG3D, latents: Tensor, data: HeadViews, *, probes: int = 768) -> Tensor:
     """Factor V of the metric in which codes are compared: |Δw V|² is about what a change Δw does to the picture.
 
     Random projections of the Jacobian of surface colour and opacity with respect to w, at sampled heads, give
@@ -193,7 +191,7 @@ def visible_metric(
     rng = np.random.default_rng(11)
     width = latents.shape[1]
     total = torch.zeros(width, width)
-    batch = 8
+    batch = min(8, len(latents))
     for _ in range(probes // batch):
         ids = rng.choice(len(latents), batch, replace=False)
         w = latents[ids].clone().requires_grad_(True)

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
+from e3dge_video.config.paths import cache_root
 from e3dge_video.errors import ModelError
-
-
-def cache_root() -> Path:
-    """The user's cache folder of this project: `$E3DGE_CACHE`, else the platform's usual place."""
-    if override := os.environ.get("E3DGE_CACHE"):
-        return Path(override)
-    if os.name == "nt":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return base / "e3dge-video"
 
 
 def bundle_roots() -> list[Path]:

