@@ -12,6 +12,8 @@ from e3dge_video.pipelines.core.spec import Unit
 
 @dataclass(frozen=True)
 class JobOpened:
+    """A job is there, with what its work folder already holds."""
+
     job: int
     plan: JobPlan
     stored: Mapping[str, Collection[int]]  # persisted node → chunks found in the work folder
@@ -24,11 +26,15 @@ class JobsExhausted:
 
 @dataclass(frozen=True)
 class WorkerReady:
+    """A worker has loaded its tools."""
+
     worker: int
 
 
 @dataclass(frozen=True)
 class WorkerDied:
+    """A worker's process is gone."""
+
     worker: int
     reason: str
 
@@ -43,6 +49,8 @@ class SetupFailed:
 
 @dataclass(frozen=True)
 class TaskDone:
+    """A worker has computed a chunk."""
+
     worker: int
     task: Task
     nbytes: int
@@ -68,11 +76,15 @@ class InputsLost:
 
 @dataclass(frozen=True)
 class BarrierDone:
+    """A barrier has run."""
+
     task: Task
 
 
 @dataclass(frozen=True)
 class BarrierFailed:
+    """The barrier's body raised, so the job fails."""
+
     task: Task
     error: Exception
 
@@ -99,6 +111,8 @@ Event = (
 
 @dataclass(frozen=True)
 class StartWorker:
+    """Start a worker of this unit, after a pause if others have just died."""
+
     worker: int
     unit: Unit
     delay_s: float
@@ -113,12 +127,16 @@ class StopWorker:
 
 @dataclass(frozen=True)
 class Submit:
+    """Give a task to a worker."""
+
     task: Task
     worker: int
 
 
 @dataclass(frozen=True)
 class RunBarrier:
+    """Run a barrier: all its inputs are there."""
+
     task: Task
 
 
@@ -131,6 +149,8 @@ class Release:
 
 @dataclass(frozen=True)
 class CloseJob:
+    """A job has ended, well or with an error."""
+
     job: int
     error: Exception | None
 

@@ -106,7 +106,7 @@ class LineProgress:
             self._write()
 
     def message(self, text: str) -> None:
-        print(text, file=self.stream, flush=True)
+        _say(self.stream, text)
 
     def close(self) -> None:
         if self._complete and self._line != self._shown:  # after an error its own line says enough
@@ -114,7 +114,7 @@ class LineProgress:
 
     def _write(self) -> None:
         self._shown = self._line
-        print(self._line, file=self.stream, flush=True)
+        _say(self.stream, self._line)
 
 
 class JsonProgress:
@@ -150,7 +150,7 @@ class JsonProgress:
             self._write()
 
     def message(self, text: str) -> None:
-        print(json.dumps({"event": "message", "text": text}), file=self.stream, flush=True)
+        _say(self.stream, json.dumps({"event": "message", "text": text}))
 
     def close(self) -> None:
         if self._state != self._shown:
@@ -159,7 +159,7 @@ class JsonProgress:
     def _write(self) -> None:
         self._shown = self._state
         line = {"event": "progress", "elapsed_s": round(self.clock() - self._began, 1), **self._state}
-        print(json.dumps(line), file=self.stream, flush=True)
+        _say(self.stream, json.dumps(line))
 
 
 class BarProgress:
@@ -216,3 +216,8 @@ def _knows_its_size(stream: TextIO) -> bool:
         return os.get_terminal_size(stream.fileno()).columns > 0
     except (OSError, ValueError, AttributeError):  # not a terminal: tqdm finds a way
         return True
+
+
+def _say(stream: TextIO, line: str) -> None:
+    stream.write(line + "\n")
+    stream.flush()

@@ -44,6 +44,7 @@ def run_body(body: MapBody, chunk: Chunk, tools: Any, inputs: Mapping[str, Paylo
 
 
 def read_only(array: np.ndarray) -> np.ndarray:
+    """A view that cannot be written into."""
     view = array.view()
     view.flags.writeable = False
     return view
