@@ -60,11 +60,13 @@ class EditedHead:
     Attributes:
         latents: Edited codes. [B, L, W]
         planes: Their tri-planes.
+        layer: The edited head at the input view.
         change: How much the edit changes the input view's picture, 0..2. [B, 1, S, S]
     """
 
     latents: Tensor
     planes: Planes
+    layer: Layer
     change: Tensor
 
 
@@ -159,16 +161,24 @@ class Inverter(nn.Module):
         edited = self._layer(planes, latents, inversion.camera)
         change = 2 * (edited.color - inversion.coarse.color).abs().mean(dim=1, keepdim=True)
         change = F.avg_pool2d(F.max_pool2d(change, 5, 1, 2), 5, 1, 2)
-        return EditedHead(latents, planes, change)
+        return EditedHead(latents, planes, edited, change)
 
     def synthesize(self, inversion: Inversion, camera: Camera, edited: EditedHead | None = None) -> Picture:
-        """Render the inverted subject from any camera, with its own detail."""
-        if edited is None:
+        """Render the inverted subject from any camera, with its own detail.
+
+        Args:
+            inversion: The subject.
+            camera: Where to look from; `inversion.camera` itself costs no rendering, that view is known.
+            edited: The subject with moved codes.
+        """
+        if camera is inversion.camera:
+            target = inversion.coarse if edited is None else edited.layer
+        elif edited is None:
             target = self._layer(inversion.planes, inversion.latents, camera)
-            image, alpha = self.lift.render(inversion.lifted, target, camera)
         else:
             target = self._layer(edited.planes, edited.latents, camera)
-            image, alpha = self.lift.render(inversion.lifted, target, camera, edited.change)
+        change = None if edited is None else edited.change
+        image, alpha = self.lift.render(inversion.lifted, target, camera, change)
         return Picture(image, target.depth, alpha)
 
     def _layer(self, planes: Planes, latents: Tensor, camera: Camera) -> Layer:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +17,16 @@ DEPTH_RANGE = (2.3, 3.0)
 
 
 def colored_depth(codes: NDArray[np.uint16]) -> NDArray[np.uint8]:
-    """Codes in colours (near is warm) over one fixed range; black where there is no head. [n, S, S] → RGB"""
+    """Codes in colours (near is warm) over one fixed range; black where there is no head. [..., S, S] → RGB"""
+    return _colors()[codes]
+
+
+@cache
+def _colors() -> NDArray[np.uint8]:
+    """The colour of every code. [65536, 3]"""
     near, far = DEPTH_RANGE
-    depth = codes.astype(np.float32) * DEPTH_SCALE + DEPTH_OFFSET
+    depth = np.arange(1 << 16) * DEPTH_SCALE + DEPTH_OFFSET
     shade = np.round(255 * np.clip((far - depth) / (far - near), 0, 1)).astype(np.uint8)
-    colors = np.stack([cv2.applyColorMap(frame, cv2.COLORMAP_TURBO)[..., ::-1] for frame in shade])
-    return np.where(codes[..., None] > 0, colors, 0).astype(np.uint8)
+    colors = np.asarray(cv2.applyColorMap(shade[:, None], cv2.COLORMAP_TURBO), np.uint8)[:, 0, ::-1].copy()
+    colors[0] = 0
+    return colors
