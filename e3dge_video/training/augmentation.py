@@ -32,8 +32,9 @@ class AugmentationConfig:
 
 def composite(rgba: NDArray[np.uint8], background: Image) -> Image:
     """Lay a render with straight alpha over a background. [S, S, 4], [S, S, 3] → [S, S, 3]"""
-    alpha = rgba[..., 3:].astype(np.float32) / 255
-    return alpha * (rgba[..., :3].astype(np.float32) / 255) + (1 - alpha) * background
+    whole = rgba.astype(np.float32)
+    whole *= np.float32(1 / 255)
+    return background + whole[..., 3:] * (whole[..., :3] - background)
 
 
 def disturbed(
@@ -112,13 +113,14 @@ def _occluder(size: int, rng: np.random.Generator) -> NDArray[np.floating]:
 
 def _color_cast(image: Image, rng: np.random.Generator) -> Image:
     """White balance, exposure, contrast, gamma and saturation of cheap and good cameras."""
-    gains = np.exp(rng.normal(0, 0.07, 3)).astype(np.float32)
-    image = np.clip(image * gains * np.exp(rng.normal(0, 0.16)), 0, 2)
-    image = np.clip(image, 0, 1) ** np.exp(rng.normal(0, 0.16))
-    pivot = image.mean()
-    image = (image - pivot) * np.exp(rng.normal(0, 0.12)) + pivot
-    grey = image.mean(axis=-1, keepdims=True)
-    return np.clip(grey + (image - grey) * np.exp(rng.normal(0, 0.22)), 0, 1).astype(np.float32)
+    gains = np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0, 0.16))
+    lit = np.clip(image * gains.astype(np.float32), 0, 1)
+    lit = cv2.pow(lit, float(np.exp(rng.normal(0, 0.16))), dst=lit)
+    contrast, saturation = np.exp(rng.normal(0, 0.12)), np.exp(rng.normal(0, 0.22))
+    # Contrast about the mean and saturation about each pixel's grey are one linear map of the colour.
+    mix = contrast * (saturation * np.eye(3) + (1 - saturation) / 3)
+    offset = (1 - contrast) * np.mean(cv2.mean(lit)[:3])
+    return np.clip(cv2.transform(lit, np.c_[mix, np.full(3, offset)]), 0, 1)
 
 
 def _camera(image: Image, rng: np.random.Generator, config: AugmentationConfig) -> Image:
@@ -136,7 +138,8 @@ def _camera(image: Image, rng: np.random.Generator, config: AugmentationConfig) 
     if rng.random() < config.sharpen:
         image = image + rng.uniform(0.3, 1.2) * (image - _blurred(image, 0.006 * size))
     if rng.random() < config.noise:
-        image = image + rng.normal(0, rng.uniform(0.003, 0.04), image.shape).astype(np.float32)
+        strength = np.float32(rng.uniform(0.003, 0.04))
+        image = image + strength * rng.standard_normal(image.shape, np.float32)
     image = np.clip(image, 0, 1)
     if rng.random() < config.jpeg:
         image = _jpeg(image, int(rng.integers(25, 95)))

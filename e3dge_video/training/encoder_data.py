@@ -76,7 +76,7 @@ def draw_batch(
     camera = Camera.from_eg3d(torch.from_numpy(data.cameras[ids, views]))
     points = torch.from_numpy(data.landmarks[ids])
     return EncoderBatch(
-        image=torch.from_numpy(np.stack(images)) * 2 - 1,
+        image=torch.from_numpy(np.stack(images)).mul_(2).sub_(1),
         landmarks=noisy_landmarks(project(points, camera)[0], rng, landmark_noise),
         matte=torch.from_numpy(np.stack(mattes)),
         z=torch.from_numpy(data.z[ids]),

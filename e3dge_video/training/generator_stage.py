@@ -39,6 +39,7 @@ class PointConfig:
     occupancy_weight: float = 0.3
     #: Raw density at which the occupancy's logit is one; solid matter ends a few units above.
     density_scale: float = 20.0
+    keep_mapping: bool = False  # a finer phase: codes keep their meaning, E0 can already be trained on them
     thickness: float = 0.03  # how far behind the surface matter is certainly solid, world units
     evaluate_identities: int = 24
 
@@ -77,9 +78,11 @@ class PointStage:
         return {"generator": self.generator}
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        later = self.generator.superresolution
-        unused = {id(p) for p in later.parameters()} if later is not None else set()
-        return (p for p in self.generator.parameters() if id(p) not in unused)
+        later, mapping = self.generator.superresolution, self.generator.mapping
+        kept = {id(p) for p in later.parameters()} if later is not None else set()
+        if self.config.keep_mapping:
+            kept |= {id(p) for p in mapping.parameters()}
+        return (p for p in self.generator.parameters() if id(p) not in kept)
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         batch = self.draw(rng)

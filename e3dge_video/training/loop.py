@@ -95,6 +95,7 @@ def train(
         The last evaluation's figures.
     """
     torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)
     folder.mkdir(parents=True, exist_ok=True)
     modules = stage.modules()
     parameters = list(stage.parameters())

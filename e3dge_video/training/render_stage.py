@@ -97,6 +97,7 @@ class RenderStage:
         """Super-resolution of a patch, at the scale at which the whole picture would be treated."""
         module = self.generator.superresolution
         assert module is not None
+        features = features.float()  # as when rendering; half precision cannot be resized with antialiasing
         size = features.shape[-1] * module.config.input_size // self.resolution
         if size != features.shape[-1]:
             features = resize_bilinear(features, size, antialias=module.config.antialias)

@@ -82,6 +82,14 @@ def test_point_stage_leaves_super_resolution_alone(tiny_views):
     assert {id(p) for p in net.mapping.parameters()} <= trained
 
 
+def test_point_stage_can_keep_the_mapping(tiny_views):
+    net = generator()
+    stage = PointStage(net, tiny_views, PointConfig(held_out=3, identities=2, views=1, pixels=64, keep_mapping=True))
+    trained = {id(p) for p in stage.parameters()}
+    assert not trained & {id(p) for p in net.mapping.parameters()}
+    assert {id(p) for p in net.backbone.parameters()} <= trained
+
+
 def test_render_stage_learns_and_keeps_the_mapping(tiny_views):
     net = generator()
     initialise_density(net, 20)
