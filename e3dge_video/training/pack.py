@@ -13,7 +13,7 @@ from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE
 from e3dge_video.training.directions import DirectionConfig, edit_directions, expression_basis
 from e3dge_video.training.runs import averaged, load_generator_run, run_config
-from e3dge_video.weights.bundle import BundleSpec, write_bundle
+from e3dge_video.weights.bundle import BundleSpec, read_spec, write_bundle
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,23 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
 
 
 def _history(folder: Path) -> dict[str, Any]:
-    """Options and last figures of a run; paths are shortened to folder names, which mean something elsewhere too."""
+    """Options and last figures of a run and of those that it started from.
+
+    Paths are shortened to folder names, which mean something elsewhere too.
+    """
+    if (folder / "model.json").exists():
+        spec = read_spec(folder)
+        return {"bundle": spec.name, "files": spec.files}
     config = run_config(folder)
     figures: dict[str, Any] = {}
     for line in (folder / "log.jsonl").read_text().splitlines():
         record = json.loads(line)
         if "evaluation" in record:
             figures = {"step": record["step"], **{k: round(v, 4) for k, v in record["evaluation"].items()}}
-    return {"options": _shortened(config), "figures": figures}
+    history = {"options": _shortened(config), "figures": figures}
+    if config.get("init") is not None:
+        history["started_from"] = _history(Path(config["init"]))
+    return history
 
 
 def _shortened(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
 from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError
+from e3dge_video.inversion.load import ENCODER_FILE, GENERATOR_FILE
 from e3dge_video.models.attributes import AttributeNet
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
@@ -27,6 +29,7 @@ from e3dge_video.training.loop import LoopConfig, train
 from e3dge_video.training.matte_stage import MatteStage, MatteStageConfig
 from e3dge_video.training.points_stage import FacePointsConfig, FacePointsStage
 from e3dge_video.training.render_stage import RenderConfig, RenderStage
+from e3dge_video.weights.bundle import read_bundle, read_spec
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class MatteRun:
     """`train matte`: the foreground matte."""
 
     matte: MatteConfig = field(default_factory=MatteConfig)
+    init: Path | None = None
     loop: LoopConfig = field(default_factory=LoopConfig)
     stage: MatteStageConfig = field(default_factory=MatteStageConfig)
 
@@ -127,7 +131,10 @@ def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
 def train_matte(run: MatteRun, folder: Path) -> dict[str, float]:
     """Train the matte."""
     torch.manual_seed(run.loop.seed)
-    stage = MatteStage(MatteNet(run.matte), HeadViews(run.stage.data, run.stage.held_out), run.stage)
+    matte = MatteNet(run.matte)
+    if run.init is not None:
+        matte.load_state_dict(averaged(run.init)["matte"])
+    stage = MatteStage(matte, HeadViews(run.stage.data, run.stage.held_out), run.stage)
     return train(stage, run.loop, folder, resolved=to_mapping(run))
 
 
@@ -140,7 +147,11 @@ def train_attributes(run: AttributeRun, folder: Path) -> dict[str, float]:
 
 
 def averaged(folder: Path) -> dict[str, dict[str, Any]]:
-    """Averaged weights of a run: of its end, or of its last checkpoint while it goes on."""
+    """Averaged weights of a run: of its end, or of its last checkpoint while it goes on; or those of a bundle.
+
+    Wherever a configuration names the folder of an earlier run, that of a model bundle serves as well: a shipped model
+    can be trained further.
+    """
     final, checkpoint = folder / "averaged.pt", folder / "checkpoint.pt"
     if final.exists():
         weights: dict[str, dict[str, Any]] = torch.load(final, map_location="cpu", weights_only=True)
@@ -148,17 +159,26 @@ def averaged(folder: Path) -> dict[str, dict[str, Any]]:
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         return dict(state["averages"])
-    raise ConfigError(f"{folder}: no training run here (averaged.pt or checkpoint.pt); train this part first")
+    if (folder / "model.json").exists():
+        tensors = read_bundle(folder).tensors
+        parts: dict[str, dict[str, Any]] = {"generator": dict(tensors[GENERATOR_FILE])}
+        for name, value in tensors[ENCODER_FILE].items():
+            part, key = name.split(".", 1)
+            parts.setdefault(part, {})[key] = value
+        return parts
+    raise ConfigError(
+        f"{folder}: no training run (averaged.pt or checkpoint.pt) and no model bundle here; train this part first"
+    )
 
 
 def run_config(folder: Path) -> dict[str, Any]:
-    """The resolved configuration of a run, as plain values."""
-    import json
-
+    """The resolved configuration of a run, as plain values; of a bundle, that of its networks."""
     checkpoint = folder / "checkpoint.pt"
-    if not checkpoint.exists():
-        raise ConfigError(f"{folder}: no training run here (checkpoint.pt); train this part first")
-    return dict(json.loads(torch.load(checkpoint, map_location="cpu", weights_only=True)["config"]))
+    if checkpoint.exists():
+        return dict(json.loads(torch.load(checkpoint, map_location="cpu", weights_only=True)["config"]))
+    if (folder / "model.json").exists():
+        return to_mapping(read_spec(folder))
+    raise ConfigError(f"{folder}: no training run (checkpoint.pt) and no model bundle here; train this part first")
 
 
 def load_generator_run(folder: Path) -> EG3D:
