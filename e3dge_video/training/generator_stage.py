@@ -120,7 +120,8 @@ class PointStage:
             near, far = _box_bounds(origin, rays, self.half_box)
             hit = (depth > 0) & (rgba[:, 3] > 200)
             end = np.where(depth > 0, depth, far)
-            on = depth + rng.normal(0, 0.002, count)
+            # A ray ends a little behind the surface, where matter has become dense: the colour must hold there too.
+            on = depth + rng.normal(0.006, 0.006, count)
             surface.append(origin + rays * np.where(hit, on, far)[:, None])
             color.append(rgba[:, :3].astype(np.float32) / 127.5 - 1)
             importance.append(hit.astype(np.float32))

@@ -26,6 +26,7 @@ from e3dge_video.training.generator_stage import PointConfig, PointStage, initia
 from e3dge_video.training.global_stage import GlobalConfig, GlobalStage
 from e3dge_video.training.head_views import HeadViews
 from e3dge_video.training.loop import LoopConfig, train
+from e3dge_video.training.mapping_stage import MappingStage, MappingStageConfig
 from e3dge_video.training.matte_stage import MatteStage, MatteStageConfig
 from e3dge_video.training.points_stage import FacePointsConfig, FacePointsStage
 from e3dge_video.training.render_stage import RenderConfig, RenderStage
@@ -34,12 +35,13 @@ from e3dge_video.weights.bundle import read_bundle, read_spec
 
 @dataclass(frozen=True)
 class GeneratorRun:
-    """`train generator`: points first, then rays and super-resolution."""
+    """`train generator`: the mapping, then points, then rays and super-resolution."""
 
     generator: EG3DConfig = field(default_factory=EG3DConfig)
-    phase: Literal["points", "render"] = "points"
+    phase: Literal["mapping", "points", "render"] = "points"
     init: Path | None = None  # folder of an earlier generator run to start from
     loop: LoopConfig = field(default_factory=LoopConfig)
+    mapping: MappingStageConfig = field(default_factory=MappingStageConfig)
     points: PointConfig = field(default_factory=PointConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
 
@@ -89,9 +91,11 @@ def train_generator(run: GeneratorRun, folder: Path) -> dict[str, float]:
     generator = EG3D(run.generator)
     if run.init is not None:
         _start_from(generator, run.init)
+    else:
+        initialise_density(generator, run.points.density_scale)
+    if run.phase == "mapping":
+        return train(MappingStage(generator, run.mapping), run.loop, folder, resolved=to_mapping(run))
     if run.phase == "points":
-        if run.init is None:
-            initialise_density(generator, run.points.density_scale)
         data = HeadViews(run.points.data, run.points.held_out)
         _check_latents(generator, data)
         return train(PointStage(generator, data, run.points), run.loop, folder, resolved=to_mapping(run))

@@ -1,10 +1,13 @@
 """Every stage on a data set of ten heads: it learns, trains what it says and nothing else, and reports figures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from e3dge_video.config.generators import EG3DConfig
+from e3dge_video.heads.latent import Z_DIM
 from e3dge_video.models.attributes import AttributeNet
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
@@ -15,6 +18,7 @@ from e3dge_video.training.attribute_stage import AttributeConfig, AttributeStage
 from e3dge_video.training.encoder_data import draw_batch, noisy_landmarks
 from e3dge_video.training.generator_stage import PointConfig, PointStage, initialise_density
 from e3dge_video.training.global_stage import GlobalConfig, GlobalStage, visible_metric
+from e3dge_video.training.mapping_stage import MappingStage, MappingStageConfig
 from e3dge_video.training.matte_stage import MatteStage, MatteStageConfig
 from e3dge_video.training.points_stage import FacePointsConfig, FacePointsStage
 from e3dge_video.training.render_stage import RenderConfig, RenderStage
@@ -88,6 +92,19 @@ def test_point_stage_can_keep_the_mapping(tiny_views):
     trained = {id(p) for p in stage.parameters()}
     assert not trained & {id(p) for p in net.mapping.parameters()}
     assert {id(p) for p in net.backbone.parameters()} <= trained
+
+
+def test_mapping_stage_puts_the_appearance_into_w():
+    torch.manual_seed(0)
+    net = EG3D(replace(GENERATOR, z_dim=Z_DIM, w_dim=64))
+    stage = MappingStage(net, MappingStageConfig(codes=3000, held_out=300, batch=128))
+    trained = {id(p) for p in stage.parameters()}
+    assert not trained & {id(p) for p in net.backbone.parameters()}
+    history = run(stage, 250, 1e-2)
+    assert fell(history, "appearance") < 0.85
+    with torch.no_grad():
+        figures, _ = stage.evaluate(stage.modules())
+    assert figures["r2_mean"] > 0.15 and 0.5 < figures["w_size"] < 1.5
 
 
 def test_render_stage_learns_and_keeps_the_mapping(tiny_views):
