@@ -136,16 +136,22 @@ def read_bundle(folder: Path, *, verify: bool = True) -> Bundle:
 
 
 def write_bundle(folder: Path, spec: BundleSpec, tensors: Mapping[str, Mapping[str, Tensor]]) -> BundleSpec:
-    """Write a bundle, floats as fp16; returns the specification with the files' SHA-256."""
+    """Write a bundle; returns the specification with the files' SHA-256.
+
+    Floats become fp16, except where a tensor has values beyond its range (variances of batch normalisation).
+
+    Raises:
+        ModelError: A weight is not a number.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, values in tensors.items():
-        half = {k: (v.half() if v.is_floating_point() else v).contiguous().cpu() for k, v in values.items()}
-        for key, value in half.items():
+        stored = {k: _compact(v).contiguous().cpu() for k, v in values.items()}
+        for key, value in stored.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
-                raise ModelError(f"{name}: {key} has values that fp16 cannot hold")
+                raise ModelError(f"{name}: {key} has values that are no finite numbers; the training went wrong")
         temporary = folder / f".{name}.tmp"
-        save_file(half, temporary)
+        save_file(stored, temporary)
         temporary.replace(folder / name)
         files[name] = sha256(folder / name)
     values = to_mapping(spec) | {"files": files}
@@ -153,6 +159,14 @@ def write_bundle(folder: Path, spec: BundleSpec, tensors: Mapping[str, Mapping[s
     temporary.write_text(json.dumps(values, indent=1) + "\n")
     temporary.replace(folder / "model.json")
     return read_spec(folder)
+
+
+def _compact(value: Tensor) -> Tensor:
+    """The tensor in fp16 if that holds it, in fp32 otherwise; integers as they are."""
+    if not value.is_floating_point():
+        return value
+    half = value.half()
+    return half if torch.isfinite(half).all() else value.float()
 
 
 def sha256(path: Path) -> str:

@@ -68,9 +68,16 @@ def test_damage_is_one_clear_line(bundle, harm, message):
     assert message in str(caught.value) and "\n" not in str(caught.value) and str(bundle) in str(caught.value)
 
 
-def test_values_beyond_fp16_are_refused(tmp_path):
-    with pytest.raises(ModelError, match="fp16"):
-        write_bundle(tmp_path, SPEC, {"generator.safetensors": {"a": torch.tensor([1e6])}})
+def test_values_beyond_fp16_stay_fp32(tmp_path):
+    write_bundle(tmp_path, SPEC, {"generator.safetensors": {"a": torch.tensor([1e6 + 1]), "b": torch.tensor([1e-3])}})
+    tensors = read_bundle(tmp_path).tensors["generator.safetensors"]
+    assert float(tensors["a"]) == 1e6 + 1
+    assert float(tensors["b"]) == float(torch.tensor(1e-3).half())
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path):
+    with pytest.raises(ModelError, match="no finite numbers"):
+        write_bundle(tmp_path, SPEC, {"generator.safetensors": {"a": torch.tensor([float("nan")])}})
 
 
 def test_bundles_are_found_by_name_and_path(bundle, monkeypatch):
