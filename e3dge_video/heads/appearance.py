@@ -15,7 +15,7 @@ _STYLES = {"hair": HAIR_STYLES, "beard": BEARD_STYLES, "glasses": GLASSES_STYLES
 
 def appearance(spec: HeadSpec) -> NDArray[np.float32]:
     """Every number of a head; categories as one-hot, and zero for what cannot show (a bald head's parting). [P]"""
-    parts = []
+    parts: list[NDArray[np.floating]] = []
     for field in fields(spec):
         part = getattr(spec, field.name)
         values = _numbers(part)
