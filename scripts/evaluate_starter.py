@@ -9,8 +9,8 @@ trained on the same renders (`e3dge-video train attributes`). Writes OUT.md and 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import torch
 from e3dge_video.evaluation.starter import as_plain, direction_table, pose_errors, reconstruction_table
 from e3dge_video.inversion.load import load_inverter
 from e3dge_video.models.attributes import AttributeNet
+from e3dge_video.pipelines.jsonfile import write_json
 from e3dge_video.training.generator_evaluation import evaluate_generator
 from e3dge_video.training.head_views import HeadViews
 from e3dge_video.training.runs import averaged
@@ -61,7 +62,7 @@ def main() -> None:
         ),
     }  # fmt: skip
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.with_suffix(".json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    write_json(arguments.out.with_suffix(".json"), figures)
     page = _page(figures)
     arguments.out.with_suffix(".md").write_text(page, encoding="utf-8")
     log.info("%s", page)
@@ -103,11 +104,16 @@ def _page(figures: Mapping[str, Any]) -> str:
         "| edit | its own attribute | mean leak | largest leak |",
         "|---|---|---|---|",
         *(
-            f"| {name} | {row['own']:+.2f} | {row['leak']:.3f} | {row['worst']} {row['worst_change']:+.2f} |"
+            f"| {name} | {_signed(row['own'])} | {row['leak']:.3f} | {row['worst']} {_signed(row['worst_change'])} |"
             for name, row in figures["directions"].items()
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _signed(value: float) -> str:
+    """With its sign; a dash for an edit that no attribute stands for."""
+    return "–" if math.isnan(value) else f"{value:+.2f}"
 
 
 if __name__ == "__main__":
