@@ -62,7 +62,12 @@ Happening = (
 
 
 class Backend(Protocol):
-    """Workers somewhere. Never blocks longer than asked."""
+    """Workers somewhere. Never blocks longer than asked.
+
+    A worker that died may still be given calls or be stopped, until the death that `poll` reported is handled: events
+    are handled one by one, and one before the death can lead to more work for the worker. Such calls are dropped; the
+    death returns them to the scheduler.
+    """
 
     slots: int  # tasks given to one worker at a time
     limit: int | None  # tasks running at a time

@@ -238,14 +238,16 @@ class _RayBackend:
 
     def stop_worker(self, worker: int) -> None:
         # Without a handle the actor ends by itself once it has closed its tools.
-        seat = self._seats.pop(worker)
+        if (seat := self._seats.pop(worker, None)) is None:
+            return
         for ref in [ref for ref, (number, _, _) in self._waiting.items() if number == worker]:
             del self._waiting[ref]
         if seat.actor is not None:
             seat.actor.close.remote()
 
     def submit(self, worker: int, call: Call) -> None:
-        seat = self._seats[worker]
+        if (seat := self._seats.get(worker)) is None:
+            return
         inputs = list(call.inputs.items())  # references must be arguments of their own to be resolved by Ray
         report, result = seat.actor.run.options(num_returns=2).remote(
             call.body, call.chunk, call.where, [name for name, _ in inputs], *(value for _, value in inputs)

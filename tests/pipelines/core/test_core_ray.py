@@ -20,6 +20,8 @@ import pytest
 
 import e3dge_video
 from e3dge_video.errors import BackendError, InputError
+from e3dge_video.pipelines.core.driver import Finished, Happening
+from e3dge_video.pipelines.core.events import WorkerDied
 from e3dge_video.pipelines.core.local import LocalExecutor
 from e3dge_video.pipelines.core.spec import (
     Chunk,
@@ -34,7 +36,10 @@ from e3dge_video.pipelines.core.spec import (
     Unit,
 )
 
+from e3dge_video.pipelines.core.worker import Call
+
 pytest.importorskip("ray")
+from e3dge_video.pipelines.core import rayexec
 from e3dge_video.pipelines.core.rayexec import RayExecutor, RaySession, ray
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -124,6 +129,34 @@ def test_sigkill_of_each_worker_gives_the_same_bytes(tmp_path: Path, executor: R
     extra = {stage: outcome.tasks[stage] - plain[stage] for stage in plain}
     # `tasks` counts finished bodies: what a kill repeats had not finished, unless its report was lost on the way.
     assert all(0 <= count <= 2 for count in extra.values()), extra
+
+
+def test_death_seen_together_with_a_result_of_the_worker(
+    tmp_path: Path, executor: RayExecutor, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is handled first and leads to more work for a worker that is already gone."""
+    dead: list[int] = []
+
+    class Backend(rayexec._RayBackend):
+        def poll(self, timeout_s: float) -> list[Happening]:
+            found = super().poll(timeout_s)
+            workers = [happening.worker for happening in found if isinstance(happening, Finished)]
+            if dead or not workers:
+                return found
+            dead.append(workers[0])
+            self._bury(workers[0])
+            return [*found, WorkerDied(workers[0], "killed by the test")]
+
+        def submit(self, worker: int, call: Call) -> None:
+            if worker in dead:
+                dead.append(worker)
+            super().submit(worker, call)
+
+    monkeypatch.setattr(rayexec, "_RayBackend", Backend)
+    job = fake.portrait_job(tmp_path / "job", frames=FRAMES, chunk=16)
+    [outcome] = executor.run([job])
+    assert len(dead) > 1, "no call for the dead worker: the test shows nothing"
+    assert outcome.error is None and outcome.crashes == 1 and output(job) == expected
 
 
 def test_each_trouble_stays_with_its_job(
