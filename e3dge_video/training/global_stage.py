@@ -61,6 +61,7 @@ class GlobalStage:
         data: Rendered heads with depth.
         config: Weights and sizes.
         steps: Length of the run.
+        visible: Metric in which codes are compared, see `visible_metric`; None: that one. [W, W']
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class GlobalStage:
         data: HeadViews,
         config: GlobalConfig,
         steps: int,
+        visible: Tensor | None = None,
     ) -> None:
         self.encoder, self.pose_encoder, self.config, self.data, self.steps = encoder, pose_encoder, config, data, steps
         self.generator = generator.eval().requires_grad_(False)
@@ -81,7 +83,7 @@ class GlobalStage:
             latents = _latents_of(generator, data, range(min(4096, self.train_ids)))
             self.spread = latents.std(dim=0).clamp_min(1e-3)
             encoder.mean_latents.copy_(latents.mean(dim=0).expand_as(encoder.mean_latents))
-        self.visible = visible_metric(generator, latents, data)
+        self.visible = visible_metric(generator, latents, data) if visible is None else visible
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "pose_encoder": self.pose_encoder}
@@ -180,6 +182,11 @@ def _latents_of(generator: EG3D, data: HeadViews, identities: range) -> Tensor:
     """One latent row per identity. [N, W]"""
     z = torch.from_numpy(data.z[identities.start : identities.stop])
     return torch.cat([generator.map(part)[:, 0] for part in z.split(256)])
+
+
+def read_metric(reader: Tensor) -> Tensor:
+    """The metric of an appearance reader [P, W]: |Δw V| is the root mean square change of what it reads. [W, P]"""
+    return reader.T / len(reader) ** 0.5
 
 
 def visible_metric(generator: EG3D, latents: Tensor, data: HeadViews, *, probes: int = 768) -> Tensor:

@@ -23,7 +23,7 @@ from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.matting import MatteNet
 from e3dge_video.training.attribute_stage import AttributeConfig, AttributeStage
 from e3dge_video.training.generator_stage import PointConfig, PointStage, initialise_density
-from e3dge_video.training.global_stage import GlobalConfig, GlobalStage
+from e3dge_video.training.global_stage import GlobalConfig, GlobalStage, read_metric
 from e3dge_video.training.head_views import HeadViews
 from e3dge_video.training.loop import LoopConfig, train
 from e3dge_video.training.mapping_stage import MappingStage, MappingStageConfig
@@ -61,6 +61,9 @@ class GlobalRun:
 
     generator: Path = Path("generator")
     face_points: Path = Path("landmarks")
+    #: Folder of the mapping's run: codes are compared by what its reader sees in them, so that E0 can be trained before
+    #: G can draw. None: by what G draws.
+    reader: Path | None = None
     encoder: GlobalEncoderConfig = field(default_factory=GlobalEncoderConfig)
     init: Path | None = None
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -128,7 +131,8 @@ def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
         pose_encoder.load_state_dict(weights["pose_encoder"])
     data = HeadViews(run.stage.data, run.stage.held_out)
     _check_latents(generator, data)
-    stage = GlobalStage(encoder, pose_encoder, generator, face_points, data, run.stage, run.loop.steps)
+    visible = None if run.reader is None else read_metric(averaged(run.reader)["reader"]["weight"])
+    stage = GlobalStage(encoder, pose_encoder, generator, face_points, data, run.stage, run.loop.steps, visible)
     return train(stage, run.loop, folder, resolved=to_mapping(run))
 
 

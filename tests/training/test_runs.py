@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from e3dge_video.training.directions import DirectionConfig
 from e3dge_video.training.generator_stage import PointConfig
 from e3dge_video.training.global_stage import GlobalConfig
 from e3dge_video.training.loop import LoopConfig
+from e3dge_video.training.mapping_stage import MappingStageConfig
 from e3dge_video.training.matte_stage import MatteStageConfig
 from e3dge_video.training.pack import PackRun, pack
 from e3dge_video.training.points_stage import FacePointsConfig
@@ -51,8 +53,8 @@ def trained(tiny_heads: Path, tiny_views, tmp_path_factory: pytest.TempPathFacto
     train_landmarks(LandmarkRun(root / "render", LOOP, FacePointsConfig(tiny_heads, HELD_OUT)), root / "landmarks")
     stage = GlobalConfig(tiny_heads, HELD_OUT, batch=2, generator_from=0, generator_points=32, evaluate_heads=2)
     train_global(
-        GlobalRun(root / "render", root / "landmarks", ENCODER, loop=LOOP, stage=stage), root / "encoder"
-    )  # fmt: skip
+        GlobalRun(root / "render", root / "landmarks", encoder=ENCODER, loop=LOOP, stage=stage), root / "encoder"
+    )
     train_matte(MatteRun(MATTE, loop=LOOP, stage=MatteStageConfig(tiny_heads, HELD_OUT, batch=2)), root / "matte")
     directions = DirectionConfig(pairs=4, expressions=3, identities=4, components=3, edits=("age", "smile"))
     runs = {name: root / name for name in ("landmarks", "encoder", "matte")}
@@ -74,6 +76,26 @@ def test_the_bundle_holds_what_was_trained(trained: Path) -> None:
             torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-6, msg=f"{part}.{name}")
 
 
+def test_the_encoder_can_start_before_the_generator_draws(tiny_heads: Path, tiny_views, tmp_path: Path) -> None:
+    """Mapping, landmarks and E0 from codes alone; then G draws, with the codes kept as they are."""
+    config = replace(GENERATOR, z_dim=tiny_views.z_dim)
+    mapping = MappingStageConfig(codes=64, held_out=16, batch=8)
+    train_generator(GeneratorRun(config, "mapping", loop=LOOP, mapping=mapping), tmp_path / "mapping")
+    source = tmp_path / "mapping"
+    train_landmarks(LandmarkRun(source, LOOP, FacePointsConfig(tiny_heads, HELD_OUT)), tmp_path / "landmarks")
+    stage = GlobalConfig(tiny_heads, HELD_OUT, batch=2, generator_from=1, evaluate_heads=2)
+    run = GlobalRun(source, tmp_path / "landmarks", source, ENCODER, loop=LOOP, stage=stage)
+    figures = train_global(run, tmp_path / "codes")
+    assert np.isfinite(figures["visible_r2"])
+    points = PointConfig(
+        tiny_heads, HELD_OUT, identities=2, views=1, pixels=64, evaluate_identities=1, keep_mapping=True
+    )
+    train_generator(GeneratorRun(config, init=source, loop=LOOP, points=points), tmp_path / "points")
+    before, after = load_generator_run(source), load_generator_run(tmp_path / "points")
+    z = torch.from_numpy(tiny_views.z[:4])
+    torch.testing.assert_close(after.map(z), before.map(z), rtol=0, atol=0)
+
+
 def test_provenance_names_every_run(trained: Path) -> None:
     runs = read_spec(trained / "bundle").provenance["runs"]
     assert runs["generator"]["figures"]["step"] == 2 and "psnr_final" in runs["generator"]["figures"]
@@ -92,7 +114,7 @@ def test_a_bundle_can_be_trained_further(trained: Path, tiny_heads: Path) -> Non
     for name, value in kept.state_dict().items():
         torch.testing.assert_close(averaged(trained / "further")["generator"][name], value)
     stage = GlobalConfig(tiny_heads, HELD_OUT, batch=2, generator_from=1, evaluate_heads=2)
-    train_global(GlobalRun(bundle, bundle, spec.encoder, bundle, still, stage), trained / "further_encoder")
+    train_global(GlobalRun(bundle, bundle, None, spec.encoder, bundle, still, stage), trained / "further_encoder")
     started = averaged(bundle)["pose_encoder"]
     for name, value in averaged(trained / "further_encoder")["pose_encoder"].items():
         torch.testing.assert_close(value, started[name])

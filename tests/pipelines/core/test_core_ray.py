@@ -35,7 +35,6 @@ from e3dge_video.pipelines.core.spec import (
     RunOptions,
     Unit,
 )
-
 from e3dge_video.pipelines.core.worker import Call
 
 pytest.importorskip("ray")
