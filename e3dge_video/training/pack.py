@@ -15,6 +15,8 @@ from e3dge_video.training.directions import DirectionConfig, edit_directions, ex
 from e3dge_video.training.runs import averaged, load_generator_run, run_config
 from e3dge_video.weights.bundle import BundleSpec, read_spec, write_bundle
 
+_PARTS = ("generator", "landmarks", "encoder", "matte")
+
 
 @dataclass(frozen=True)
 class PackRun:
@@ -68,7 +70,7 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
             **run.notes,
             "expression_share": round(share, 4),
             "directions": to_mapping(run.directions) | {"edits": list(run.directions.edits)},
-            "runs": {part: _history(getattr(run, part)) for part in ("generator", "landmarks", "encoder", "matte")},
+            "runs": {part: _history(getattr(run, part), part) for part in _PARTS},
         },
     )
     tensors = {
@@ -79,14 +81,14 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
     return write_bundle(folder, spec, tensors)
 
 
-def _history(folder: Path) -> dict[str, Any]:
-    """Options and last figures of a run and of those that it started from.
+def _history(folder: Path, part: str) -> dict[str, Any]:
+    """Options and last figures of the run of a part and of those that it started from; of a bundle, what it says of it.
 
     Paths are shortened to folder names, which mean something elsewhere too.
     """
     if (folder / "model.json").exists():
         spec = read_spec(folder)
-        return {"bundle": spec.name, "files": spec.files}
+        return {"bundle": spec.name, "files": spec.files, **spec.provenance.get("runs", {}).get(part, {})}
     config = run_config(folder)
     figures: dict[str, Any] = {}
     for line in (folder / "log.jsonl").read_text().splitlines():
@@ -95,7 +97,7 @@ def _history(folder: Path) -> dict[str, Any]:
             figures = {"step": record["step"], **{k: round(v, 4) for k, v in record["evaluation"].items()}}
     history = {"options": _shortened(config), "figures": figures}
     if config.get("init") is not None:
-        history["started_from"] = _history(Path(config["init"]))
+        history["started_from"] = _history(Path(config["init"]), part)
     return history
 
 

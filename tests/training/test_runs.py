@@ -103,6 +103,16 @@ def test_provenance_names_every_run(trained: Path) -> None:
     assert str(trained) not in (trained / "bundle" / "model.json").read_text()
 
 
+def test_a_part_of_an_earlier_bundle_keeps_its_history(trained: Path, tmp_path: Path) -> None:
+    directions = DirectionConfig(pairs=2, expressions=2, identities=2, components=2, edits=("age",))
+    parts = {name: trained / name for name in ("landmarks", "encoder")}
+    run = PackRun("next", generator=trained / "render", matte=trained / "bundle", directions=directions, **parts)
+    pack(run, tmp_path / "next")
+    matte = read_spec(tmp_path / "next").provenance["runs"]["matte"]
+    assert matte["bundle"] == "small" and matte["files"] == read_spec(trained / "bundle").files
+    assert matte["options"]["loop"]["steps"] == 2 and matte["figures"]["step"] == 2
+
+
 def test_a_bundle_can_be_trained_further(trained: Path, tiny_heads: Path) -> None:
     bundle = trained / "bundle"
     spec = read_spec(bundle)
