@@ -61,7 +61,7 @@ class EditedHead:
         latents: Edited codes. [B, L, W]
         planes: Their tri-planes.
         layer: The edited head at the input view.
-        change: How much the edit changes the input view's picture, 0..2. [B, 1, S, S]
+        change: How much of the input view shows something else than before, see `_replaced`. [B, 1, S, S]
     """
 
     latents: Tensor
@@ -156,12 +156,10 @@ class Inverter(nn.Module):
         return Inversion(latents, camera, planes, lifted, coarse)
 
     def edit(self, inversion: Inversion, latents: Tensor) -> EditedHead:
-        """Move an inversion's codes; where the picture changes much, the residual will step back."""
+        """Move an inversion's codes; where something new stands, the residual will step back."""
         planes = self.generator.planes(latents)
         edited = self._layer(planes, latents, inversion.camera)
-        change = 2 * (edited.color - inversion.coarse.color).abs().mean(dim=1, keepdim=True)
-        change = F.avg_pool2d(F.max_pool2d(change, 5, 1, 2), 5, 1, 2)
-        return EditedHead(latents, planes, edited, change)
+        return EditedHead(latents, planes, edited, _replaced(inversion.coarse, edited))
 
     def synthesize(self, inversion: Inversion, camera: Camera, edited: EditedHead | None = None) -> Picture:
         """Render the inverted subject from any camera, with its own detail.
@@ -184,13 +182,36 @@ class Inverter(nn.Module):
     def _layer(self, planes: Planes, latents: Tensor, camera: Camera) -> Layer:
         rendered = self.generator.render(planes, camera, resolution=self.neural_resolution)
         color = (self.generator.upsample(rendered, latents) + 1) / 2
-        size = (color.shape[-1],) * 2
-        alpha = F.interpolate(rendered.alpha, size, mode="bilinear", align_corners=False)
+        size = color.shape[-1]
+        alpha = _enlarged(rendered.alpha, size)
         # Empty rays have no depth of their own: they must not pull the outline's depth away from the head.
-        weighted = F.interpolate(rendered.depth * rendered.alpha, size, mode="bilinear", align_corners=False)
-        far = F.interpolate(rendered.depth, size, mode="bilinear", align_corners=False)
+        weighted = _enlarged(rendered.depth * rendered.alpha, size)
+        far = _enlarged(rendered.depth, size)
         depth = torch.where(alpha > 0.02, weighted / alpha.clamp_min(0.02), far)
         return Layer(torch.minimum(color.clamp(0, 1), alpha), alpha, depth)
+
+
+def _enlarged(values: Tensor, size: int) -> Tensor:
+    """A rendered map at the picture's size, smoothed so that an outline does not show the steps of its pixels."""
+    large = F.interpolate(values, (size, size), mode="bilinear", align_corners=False)
+    reach = size // values.shape[-1] + 1 - size // values.shape[-1] % 2
+    return F.avg_pool2d(large, reach, 1, reach // 2, count_include_pad=False)
+
+
+def _replaced(before: Layer, after: Layer) -> Tensor:
+    """How much an edit puts something else in a place (an open mouth, glasses, longer hair). [B, 1, S, S]
+
+    Broad changes of tone (greying hair, paler skin) are no reason to drop the real detail: they add to it. So colours
+    are compared with their surroundings (0..2), outlines and depths (a tenth of a world unit is 1) as they are.
+    """
+    difference = after.color - before.color
+    reach = before.color.shape[-1] // 4 + 1
+    broad = F.avg_pool2d(difference, reach, 1, reach // 2, count_include_pad=False)
+    color = 2 * (difference - broad).abs().mean(dim=1, keepdim=True)
+    outline = (after.alpha - before.alpha).abs()
+    depth = 10 * (after.depth - before.depth).abs() * torch.minimum(before.alpha, after.alpha)
+    change = torch.maximum(color, torch.maximum(outline, depth))
+    return F.avg_pool2d(F.max_pool2d(change, 5, 1, 2), 5, 1, 2)
 
 
 def face_region(landmarks: Tensor, size: int) -> Tensor:

@@ -30,8 +30,10 @@ class LiftConfig:
     depth_softness: float = 0.01
     #: Cosine between viewing ray and surface below which a residual is not trusted (it would be smeared).
     grazing: float = 0.25
-    #: An edit that changes the picture by more than this (of the range 2) replaces what the camera saw there.
+    #: An edit that changes a place by more than this replaces what the camera saw there (see `Inverter.edit`).
     edit_threshold: float = 0.35
+    #: Angle beside the input view from which on nothing of the picture's head is left on the board. [rad]
+    turned: float = 0.1
     #: Share of the hidden side's smooth continuation that is applied.
     fill: float = 1.0
 
@@ -62,6 +64,7 @@ class LiftedResidual:
         matte: Foreground of the picture. [B, 1, S, S]
         image: The picture itself, in 0..1. [B, 3, S, S]
         background: The picture with the person filled in, in 0..1. [B, 3, S, S]
+        behind: What stands behind the head as far as its surroundings tell: colour in 0..1 and opacity. [B, 4, S, S]
         camera: Camera of the picture.
     """
 
@@ -71,6 +74,7 @@ class LiftedResidual:
     matte: Tensor
     image: Tensor
     background: Tensor
+    behind: Tensor
     camera: Camera
 
 
@@ -109,6 +113,7 @@ class ResidualLift:
             matte=matte,
             image=image,
             background=torch.lerp(image, background, person),
+            behind=_behind(image, matte, coarse.alpha),
             camera=camera,
         )
 
@@ -121,8 +126,7 @@ class ResidualLift:
             lifted: Residual of the input view.
             target: The (edited) head from `camera`.
             camera: Target view.
-            edit_change: How much the edit changes the input view's picture (absolute difference, mean over channels);
-                there the residual steps back. [B, 1, S, S]
+            edit_change: How much the edit changes the input view; there the residual steps back. [B, 1, S, S]
 
         Returns:
             The picture, RGB in [-1, 1] [B, 3, S, S], and the opacity of the head itself [B, 1, S, S].
@@ -138,6 +142,7 @@ class ResidualLift:
         weight = read[:, 3:4] * visible * (target.alpha > 0.05)
         if edit_change is not None:
             weight = weight * (1 - read[:, 6:7])
+        weight = F.avg_pool2d(-F.max_pool2d(-weight, 3, 1, 1), 7, 1, 3, count_include_pad=False)
         residual = read[:, :3]
         added = torch.lerp(self.config.fill * push_pull(residual, weight), residual, weight)
         # Nothing can stand where the input camera saw background (visual hull).
@@ -169,9 +174,20 @@ class ResidualLift:
         slope = (rays * normal[:, None]).sum(-1)
         reach = ((pivot - origin) * normal).sum(-1, keepdim=True) / slope.clamp_min(1e-3)
         uv, _ = project(origin[:, None] + rays * reach[..., None], lifted.camera)
-        board = sample_map(torch.cat([lifted.image, lifted.matte], dim=1), uv).view(-1, 4, size, size)
+        # Seen from elsewhere, the head's place on the board must not show the head a second time.
+        turned = torch.arccos((normal * camera.cam2world[:, :3, 2]).sum(-1).clamp(-1, 1)) / self.config.turned
+        picture = torch.cat([lifted.image, lifted.matte], dim=1)
+        shown = torch.lerp(picture, lifted.behind, turned.clamp(0, 1).view(-1, 1, 1, 1))
+        board = sample_map(shown, uv).view(-1, 4, size, size)
         matte = board[:, 3:]
         return matte * board[:, :3] + (1 - matte) * lifted.background
+
+
+def _behind(image: Tensor, matte: Tensor, head: Tensor) -> Tensor:
+    """Hair, clothing and gaps around the head, continued into its place: colour and opacity. [B, 4, S, S]"""
+    reach = image.shape[-1] // 32 * 2 + 1
+    beside = 1 - F.max_pool2d(head, reach, 1, reach // 2)
+    return torch.cat([push_pull(image, matte * beside), push_pull(matte, beside)], dim=1)
 
 
 def push_pull(values: Tensor, weight: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
 """The lift on a scene where everything is known: a textured ball before a plain wall."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions
-from e3dge_video.inversion.lifting import Layer, ResidualLift, push_pull
+from e3dge_video.inversion.inverter import _replaced
+from e3dge_video.inversion.lifting import Layer, LiftConfig, ResidualLift, push_pull
 
 SIZE, RADIUS = 64, 0.2
 
@@ -76,6 +79,30 @@ def test_hidden_side_continues_without_a_seam():
     seen, alpha = ResidualLift().render(scene, ball(behind, textured=False), behind)
     inside = alpha[0, 0] > 0.99
     assert seen[0, 0][inside].std() < 0.05
+
+
+def test_the_head_is_not_shown_a_second_time_behind_itself():
+    """Where the head turned away, one sees what stood beside it, not the picture's head again."""
+    camera, other = Camera.orbit(0.0, 0.0), Camera.orbit(0.3, 0.0)
+    nothing = ball(other, textured=False)
+    nothing = Layer(nothing.color * 0, nothing.alpha * 0, nothing.depth)
+    image, _ = ResidualLift().render(lifted(camera), nothing, other)
+    assert (image - (2 * 0.1 - 1)).abs().max() < 0.02, "the wall, all over"
+
+
+def test_a_change_of_tone_keeps_the_detail_and_new_things_replace_it():
+    before = ball(Camera.orbit(0.0, 0.0), textured=False)
+    middle = (slice(None), slice(None), slice(30, 34), slice(30, 34))
+    toned = replace(before, color=before.color * 0.5)
+    spotted, dented = (replace(before, color=before.color.clone()), replace(before, depth=before.depth.clone()))
+    spotted.color[middle] = 0.0
+    dented.depth[middle] += 0.1
+    threshold = LiftConfig().edit_threshold
+    assert _replaced(before, toned)[middle].max() < 0.1 * threshold
+    assert _replaced(before, spotted)[middle].min() > threshold
+    assert _replaced(before, dented)[middle].min() > threshold
+    gone = replace(before, alpha=before.alpha * 0, color=before.color * 0)
+    assert _replaced(before, gone)[middle].min() > threshold
 
 
 def test_residual_steps_back_where_the_edit_changes_the_picture():
