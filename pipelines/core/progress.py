@@ -8,6 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TextIO
 
 from tqdm import tqdm
@@ -45,19 +46,32 @@ def make_progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress
     return JsonProgress(stream) if mode == "json" else NoProgress()
 
 
-class Rates:
-    """Frames per second of each stage over its last completions.
+@dataclass(frozen=True)
+class Pace:
+    """How fast a stage is.
 
-    Chunks arrive in lumps, so the time since the last one counts too: a stage that hangs slows down visibly. A
-    stage's clock starts with its first running task, not with the run.
+    Attributes:
+        fps: Frames per second.
+        left_s: Time left at this rate; 0 when it is done. [s]
+    """
+
+    fps: float
+    left_s: float
+
+
+class Rates:
+    """Pace of each stage over its last completions.
+
+    Chunks arrive in lumps: until the next is due, nothing arriving means nothing. From then on the waiting counts, so
+    that a stage that hangs slows down visibly. A stage's clock starts with its first running task, not with the run.
     """
 
     def __init__(self, span_s: float = 30.0, points: int = 4) -> None:
         self.span_s, self.points = span_s, points
         self._marks: dict[str, deque[tuple[float, int]]] = {}
 
-    def update(self, stage: StageProgress, now: float) -> float | None:
-        """Note where a stage is; returns its rate, None while unknown. [frames/s]"""
+    def update(self, stage: StageProgress, now: float) -> Pace | None:
+        """Note where a stage is; returns its pace, None while unknown."""
         marks = self._marks.get(stage.stage)
         if marks is None:
             if not stage.running:
@@ -68,13 +82,14 @@ class Rates:
         while len(marks) > self.points and now - marks[1][0] > self.span_s:
             marks.popleft()
         (began, at_first), (ended, at_last) = marks[0], marks[-1]
-        until = now if stage.done < stage.total else ended
-        return (at_last - at_first) / (until - began) if at_last > at_first and until > began else None
-
-
-def remaining_s(stage: StageProgress, rate: float | None) -> float | None:
-    """Time left for a stage at its present rate. [s]"""
-    return (stage.total - stage.done) / rate if rate else None
+        if at_last <= at_first or ended <= began:
+            return None
+        if stage.done >= stage.total:
+            return Pace((at_last - at_first) / (ended - began), 0.0)
+        due = (ended - began) / (len(marks) - 1)  # usual time between completions
+        waited = now - ended
+        fps = (at_last - at_first) / (ended - began + max(0.0, waited - due))
+        return Pace(fps, max(0.0, (stage.total - stage.done) / fps - min(waited, due)))
 
 
 class LineProgress:
@@ -91,13 +106,12 @@ class LineProgress:
         now = self.clock()
         parts = [f"{jobs_done}/{jobs} videos"] if jobs > 1 else []
         for stage in stages:
-            rate = self._rates.update(stage, now)
-            left = remaining_s(stage, rate)
+            pace = self._rates.update(stage, now)
             text = f"{stage.stage} {stage.done}/{stage.total}"
-            if rate is not None:
-                text += f" ({rate:.1f} fps)"
-            if left:
-                text += f" {tqdm.format_interval(left)} left"
+            if pace is not None:
+                text += f" ({pace.fps:.1f} fps)"
+            if pace is not None and pace.left_s:
+                text += f" {tqdm.format_interval(pace.left_s)} left"
             parts.append(text)
         self._line = " | ".join(parts)
         self._complete = all(stage.done == stage.total for stage in stages)
@@ -132,16 +146,15 @@ class JsonProgress:
         now = self.clock()
         entries = []
         for stage in stages:
-            rate = self._rates.update(stage, now)
-            left = remaining_s(stage, rate)
+            pace = self._rates.update(stage, now)
             entries.append(
                 {
                     "stage": stage.stage,
                     "frames_done": stage.done,
                     "frames": stage.total,
                     "running": stage.running,
-                    "fps": None if rate is None else round(rate, 2),
-                    "eta_s": None if left is None else round(left, 1),
+                    "fps": None if pace is None else round(pace.fps, 2),
+                    "eta_s": None if pace is None else round(pace.left_s, 1),
                 }
             )
         self._state = {"videos_done": jobs_done, "videos": jobs, "stages": entries}
@@ -178,16 +191,15 @@ class BarProgress:
     def update(self, stages: Sequence[StageProgress], jobs_done: int, jobs: int) -> None:
         self._latest = (stages, jobs_done, jobs)
         now = self.clock()
-        rates = [self._rates.update(stage, now) for stage in stages]
+        paces = [self._rates.update(stage, now) for stage in stages]
         if now < self._next:
             return
         self._next = now + self.interval_s
         if jobs > 1:
             self._draw("all", jobs_done, jobs, "videos", "")
-        for stage, rate in zip(stages, rates, strict=True):
-            left = remaining_s(stage, rate)
-            note = "" if rate is None else f"{rate:.1f} fps"
-            note += f", {tqdm.format_interval(left)} left" if left else ""
+        for stage, pace in zip(stages, paces, strict=True):
+            note = "" if pace is None else f"{pace.fps:.1f} fps"
+            note += f", {tqdm.format_interval(pace.left_s)} left" if pace is not None and pace.left_s else ""
             self._draw(stage.stage, stage.done, stage.total, "frames", note)
 
     def _draw(self, name: str, done: int, total: int, unit: str, note: str) -> None:

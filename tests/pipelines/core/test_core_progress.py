@@ -8,7 +8,7 @@ import json
 import pytest
 
 from e3dge_video.pipelines.core import progress
-from e3dge_video.pipelines.core.progress import BarProgress, JsonProgress, LineProgress, Rates, make_progress
+from e3dge_video.pipelines.core.progress import BarProgress, JsonProgress, LineProgress, Pace, Rates, make_progress
 from e3dge_video.pipelines.core.state import StageProgress
 
 
@@ -22,19 +22,28 @@ class Clock:
 
 def test_rate_counts_from_the_stages_own_start_and_decays_when_it_hangs() -> None:
     rates = Rates(span_s=30, points=4)
+
+    def pace(done: int, running: int, now: float) -> Pace:
+        found = rates.update(StageProgress("portrait", done, 640, running), now)
+        assert found is not None
+        return found
+
     assert rates.update(StageProgress("portrait", 64, 640, 0), 0.0) is None, "waiting, with a chunk from an earlier run"
     assert rates.update(StageProgress("portrait", 64, 640, 1), 50.0) is None
     for count in range(1, 4):
-        rate = rates.update(StageProgress("portrait", 64 + 64 * count, 640, 1), 50.0 + 10 * count)
-        assert rate == pytest.approx(6.4)
-    assert rates.update(StageProgress("portrait", 256, 640, 1), 140.0) == pytest.approx(192 / 90)
+        assert pace(64 + 64 * count, 1, 50.0 + 10 * count).fps == pytest.approx(6.4)
+    # Chunks come every 10 s: halfway to the next nothing has changed but the time.
+    assert pace(256, 1, 80.0).left_s == pytest.approx(60.0)
+    assert pace(256, 1, 85.0) == Pace(pytest.approx(6.4), pytest.approx(55.0))
+    # It is 50 s late.
+    assert pace(256, 1, 140.0).fps == pytest.approx(192 / 80)
     # Old marks are forgotten: after a slow start the rate becomes that of the last chunks.
     for count in range(4, 9):
-        rate = rates.update(StageProgress("portrait", 64 + 64 * count, 640, 1), 140.0 + 16 * (count - 3))
-    assert rate == pytest.approx(4.0)
+        latest = pace(64 + 64 * count, 1, 140.0 + 16 * (count - 3))
+    assert latest.fps == pytest.approx(4.0)
     # A finished stage keeps its rate.
-    done = rates.update(StageProgress("portrait", 640, 640, 0), 236.0)
-    assert rates.update(StageProgress("portrait", 640, 640, 0), 900.0) == done
+    done = pace(640, 0, 236.0)
+    assert done.left_s == 0 and pace(640, 0, 900.0) == done
 
 
 def test_line_comes_every_ten_seconds_and_at_the_end() -> None:
