@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.inversion.lifting import Layer, LiftedResidual, ResidualLift
+from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
@@ -61,13 +61,13 @@ class EditedHead:
         latents: Edited codes. [B, L, W]
         planes: Their tri-planes.
         layer: The edited head at the input view.
-        change: How much of the input view shows something else than before, see `_replaced`. [B, 1, S, S]
+        change: What the edit does to the input view.
     """
 
     latents: Tensor
     planes: Planes
     layer: Layer
-    change: Tensor
+    change: Change
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Inverter(nn.Module):
         """Move an inversion's codes; where something new stands, the residual will step back."""
         planes = self.generator.planes(latents)
         edited = self._layer(planes, latents, inversion.camera)
-        return EditedHead(latents, planes, edited, _replaced(inversion.coarse, edited))
+        return EditedHead(latents, planes, edited, Change.between(inversion.coarse, edited))
 
     def synthesize(self, inversion: Inversion, camera: Camera, edited: EditedHead | None = None) -> Picture:
         """Render the inverted subject from any camera, with its own detail.
@@ -196,22 +196,6 @@ def _enlarged(values: Tensor, size: int) -> Tensor:
     large = F.interpolate(values, (size, size), mode="bilinear", align_corners=False)
     reach = size // values.shape[-1] + 1 - size // values.shape[-1] % 2
     return F.avg_pool2d(large, reach, 1, reach // 2, count_include_pad=False)
-
-
-def _replaced(before: Layer, after: Layer) -> Tensor:
-    """How much an edit puts something else in a place (an open mouth, glasses, longer hair). [B, 1, S, S]
-
-    Broad changes of tone (greying hair, paler skin) are no reason to drop the real detail: they add to it. So colours
-    are compared with their surroundings (0..2), outlines and depths (a tenth of a world unit is 1) as they are.
-    """
-    difference = after.color - before.color
-    reach = before.color.shape[-1] // 4 + 1
-    broad = F.avg_pool2d(difference, reach, 1, reach // 2, count_include_pad=False)
-    color = 2 * (difference - broad).abs().mean(dim=1, keepdim=True)
-    outline = (after.alpha - before.alpha).abs()
-    depth = 10 * (after.depth - before.depth).abs() * torch.minimum(before.alpha, after.alpha)
-    change = torch.maximum(color, torch.maximum(outline, depth))
-    return F.avg_pool2d(F.max_pool2d(change, 5, 1, 2), 5, 1, 2)
 
 
 def face_region(landmarks: Tensor, size: int) -> Tensor:

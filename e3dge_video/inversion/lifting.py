@@ -30,7 +30,7 @@ class LiftConfig:
     depth_softness: float = 0.01
     #: Cosine between viewing ray and surface below which a residual is not trusted (it would be smeared).
     grazing: float = 0.25
-    #: An edit that changes a place by more than this replaces what the camera saw there (see `Inverter.edit`).
+    #: An edit that changes a place by more than this replaces what the camera saw there (see `Change`).
     edit_threshold: float = 0.35
     #: Angle beside the input view from which on nothing of the picture's head is left on the board. [rad]
     turned: float = 0.1
@@ -78,6 +78,37 @@ class LiftedResidual:
     camera: Camera
 
 
+@dataclass(frozen=True)
+class Change:
+    """What an edit does to the head at the input view.
+
+    Attributes:
+        replaced: How much something else stands in a place than before (an open mouth, glasses, longer hair). Broad
+            changes of tone (greying hair, paler skin) are no reason to drop the real detail: they add to it. So colours
+            are compared with their surroundings (0..2), outlines and depths (a tenth of a world unit is 1) as they are.
+            [B, 1, S, S]
+        tone: Change of colour, continued beyond the head: hair outside the predicted outline greys too. [B, 3, S, S]
+    """
+
+    replaced: Tensor
+    tone: Tensor
+
+    @classmethod
+    def between(cls, before: Layer, after: Layer) -> Change:
+        """Of two layers at the same camera."""
+        difference = after.color - before.color
+        reach = before.color.shape[-1] // 4 + 1
+        broad = F.avg_pool2d(difference, reach, 1, reach // 2, count_include_pad=False)
+        color = 2 * (difference - broad).abs().mean(dim=1, keepdim=True)
+        outline = (after.alpha - before.alpha).abs()
+        both = torch.minimum(before.alpha, after.alpha)
+        depth = 10 * (after.depth - before.depth).abs() * both
+        change = torch.maximum(color, torch.maximum(outline, depth))
+        replaced = F.avg_pool2d(F.max_pool2d(change, 5, 1, 2), 5, 1, 2)
+        solid = ((both - 0.7) / 0.25).clamp(0, 1)
+        return cls(replaced, push_pull(difference, solid * (1 - replaced).clamp(0, 1)))
+
+
 class ResidualLift:
     """Depth-tested residual lift.
 
@@ -118,7 +149,7 @@ class ResidualLift:
         )
 
     def render(
-        self, lifted: LiftedResidual, target: Layer, camera: Camera, edit_change: Tensor | None = None
+        self, lifted: LiftedResidual, target: Layer, camera: Camera, change: Change | None = None
     ) -> tuple[Tensor, Tensor]:
         """Put the residual on a head seen from `camera` and lay it over the person's own surroundings.
 
@@ -126,7 +157,7 @@ class ResidualLift:
             lifted: Residual of the input view.
             target: The (edited) head from `camera`.
             camera: Target view.
-            edit_change: How much the edit changes the input view; there the residual steps back. [B, 1, S, S]
+            change: What the edit does to the input view; where it replaces something, the residual steps back.
 
         Returns:
             The picture, RGB in [-1, 1] [B, 3, S, S], and the opacity of the head itself [B, 1, S, S].
@@ -134,13 +165,13 @@ class ResidualLift:
         size = target.depth.shape[-1]
         uv, distance = project(unproject(target.depth, camera), lifted.camera)
         maps = [lifted.residual, lifted.confidence, lifted.depth, lifted.matte]
-        if edit_change is not None:
-            maps.append(torch.sigmoid(12 * (edit_change / self.config.edit_threshold - 1)))
+        if change is not None:
+            maps.append(torch.sigmoid(12 * (change.replaced / self.config.edit_threshold - 1)))
         read = sample_map(torch.cat(maps, dim=1), uv).view(len(uv), -1, size, size)
         behind = (distance.view(-1, 1, size, size) - read[:, 4:5]).abs() - self.config.depth_tolerance
         visible = torch.exp(-behind.clamp_min(0) / self.config.depth_softness)
         weight = read[:, 3:4] * visible * (target.alpha > 0.05)
-        if edit_change is not None:
+        if change is not None:
             weight = weight * (1 - read[:, 6:7])
         weight = F.avg_pool2d(-F.max_pool2d(-weight, 3, 1, 1), 7, 1, 3, count_include_pad=False)
         residual = read[:, :3]
@@ -150,7 +181,7 @@ class ResidualLift:
         hull = torch.where(inside, read[:, 5:6], 1.0)
         alpha = target.alpha * hull
         head = target.color * hull + alpha * added
-        picture = head + (1 - alpha) * self._surroundings(lifted, camera, size)
+        picture = head + (1 - alpha) * self._surroundings(lifted, camera, size, change)
         return 2 * picture.clamp(0, 1) - 1, alpha
 
     def _facing(self, depth: Tensor, camera: Camera) -> Tensor:
@@ -166,7 +197,7 @@ class ResidualLift:
         cosine = (normal * rays).sum(dim=-1).abs()[:, None]
         return (cosine / self.config.grazing).clamp(0, 1)
 
-    def _surroundings(self, lifted: LiftedResidual, camera: Camera, size: int) -> Tensor:
+    def _surroundings(self, lifted: LiftedResidual, camera: Camera, size: int, change: Change | None) -> Tensor:
         """The person's remaining foreground on a board through the pivot, over the still background."""
         pivot = torch.tensor(EG3D_PIVOT, device=lifted.image.device)
         normal = lifted.camera.cam2world[:, :3, 2]
@@ -178,6 +209,8 @@ class ResidualLift:
         turned = torch.arccos((normal * camera.cam2world[:, :3, 2]).sum(-1).clamp(-1, 1)) / self.config.turned
         picture = torch.cat([lifted.image, lifted.matte], dim=1)
         shown = torch.lerp(picture, lifted.behind, turned.clamp(0, 1).view(-1, 1, 1, 1))
+        if change is not None:
+            shown = torch.cat([shown[:, :3] + change.tone, shown[:, 3:]], dim=1)
         board = sample_map(shown, uv).view(-1, 4, size, size)
         matte = board[:, 3:]
         return matte * board[:, :3] + (1 - matte) * lifted.background

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions
-from e3dge_video.inversion.inverter import _replaced
-from e3dge_video.inversion.lifting import Layer, LiftConfig, ResidualLift, push_pull
+from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift, push_pull
 
 SIZE, RADIUS = 64, 0.2
 
@@ -61,7 +61,7 @@ def test_nothing_stands_where_the_input_saw_the_wall():
     """The generated head is larger than the real one: the surplus must not become wall-coloured skin."""
     camera = Camera.orbit(0.0, 0.0)
     coarse = ball(camera, textured=False)
-    matte = torch.nn.functional.max_pool2d(-coarse.alpha, 7, 1, 3).neg()
+    matte = F.max_pool2d(-coarse.alpha, 7, 1, 3).neg()
     real = matte * coarse.color + (1 - matte) * 0.1
     scene = ResidualLift().lift(2 * real - 1, matte, coarse, camera, torch.zeros_like(matte))
     image, alpha = ResidualLift().render(scene, coarse, camera)
@@ -98,19 +98,36 @@ def test_a_change_of_tone_keeps_the_detail_and_new_things_replace_it():
     spotted.color[middle] = 0.0
     dented.depth[middle] += 0.1
     threshold = LiftConfig().edit_threshold
-    assert _replaced(before, toned)[middle].max() < 0.1 * threshold
-    assert _replaced(before, spotted)[middle].min() > threshold
-    assert _replaced(before, dented)[middle].min() > threshold
+    assert Change.between(before, toned).replaced[middle].max() < 0.1 * threshold
+    assert Change.between(before, spotted).replaced[middle].min() > threshold
+    assert Change.between(before, dented).replaced[middle].min() > threshold
     gone = replace(before, alpha=before.alpha * 0, color=before.color * 0)
-    assert _replaced(before, gone)[middle].min() > threshold
+    assert Change.between(before, gone).replaced[middle].min() > threshold
+
+
+def test_hair_beyond_the_outline_takes_the_tone_of_the_edit():
+    """The real head is larger than the generated one: what stands out is still the same head."""
+    camera = Camera.orbit(0.0, 0.0)
+    coarse = ball(camera, textured=False)
+    matte = F.max_pool2d(coarse.alpha, 7, 1, 3)
+    image = 2 * (0.5 * matte + 0.1 * (1 - matte)) - 1
+    scene = ResidualLift().lift(image.expand(-1, 3, -1, -1), matte, coarse, camera, torch.zeros_like(matte))
+    lighter = replace(coarse, color=coarse.color + 0.2 * coarse.alpha)
+    shown, _ = ResidualLift().render(scene, lighter, camera, Change.between(coarse, lighter))
+    beyond = (matte - coarse.alpha)[0, 0] > 0.5
+    assert (shown[0][:, beyond] - (2 * 0.7 - 1)).abs().mean() < 0.03
+    wall = F.max_pool2d(matte, 9, 1, 4)[0, 0] == 0
+    assert (shown[0][:, wall] - (2 * 0.1 - 1)).abs().max() < 0.02, "the background is not the head's"
 
 
 def test_residual_steps_back_where_the_edit_changes_the_picture():
     camera = Camera.orbit(0.0, 0.0)
-    target, change = ball(camera, textured=False), torch.zeros(1, 1, SIZE, SIZE)
-    change[..., 20:44, 20:44] = 1.5
-    image, _ = ResidualLift().render(lifted(camera), target, camera, change)
-    kept, _ = ResidualLift().render(lifted(camera), target, camera, torch.zeros_like(change))
+    target, none = ball(camera, textured=False), torch.zeros(1, 1, SIZE, SIZE)
+    some = none.clone()
+    some[..., 20:44, 20:44] = 1.5
+    tone = torch.zeros(1, 3, SIZE, SIZE)
+    image, _ = ResidualLift().render(lifted(camera), target, camera, Change(some, tone))
+    kept, _ = ResidualLift().render(lifted(camera), target, camera, Change(none, tone))
     assert (kept - picture(camera)).abs()[0, :, 31:33, 31:33].mean() < 0.02
     assert (image - picture(camera)).abs()[0, :, 24:40, 24:40].max() > 0.1
 
