@@ -48,6 +48,22 @@ class FullyConnected(nn.Module):
             x = torch.addmm(self.bias, x, self.weight.t(), beta=self.bias_gain, alpha=self.weight_gain)
         return bias_act(x, activation=self.activation)
 
+    @torch.no_grad()
+    def start_from(self, other: FullyConnected) -> None:
+        """Compute what a smaller layer computes; what it lacks of inputs has no effect on its outputs yet.
+
+        Raises:
+            ValueError: The other layer has more outputs.
+        """
+        rows, columns = other.weight.shape
+        if self.weight.shape[0] < rows:
+            raise ValueError(f"a layer of {rows} units does not fit into one of {self.weight.shape[0]}")
+        # The stored weights are scaled by the number of inputs when used.
+        self.weight[:rows, :columns] = other.weight * (other.weight_gain / self.weight_gain)
+        self.weight[:rows, columns:] = 0
+        if self.bias is not None and other.bias is not None:
+            self.bias[:rows] = other.bias * (other.bias_gain / self.bias_gain)
+
 
 class MappingNetwork(nn.Module):
     """(z, condition) → w, and the running mean of w for truncation.
@@ -84,6 +100,23 @@ class MappingNetwork(nn.Module):
             for inputs, outputs in pairwise(widths)
         )
         self.register_buffer("mean_latents", torch.zeros(w_dim) if track_mean else None)
+
+    @torch.no_grad()
+    def start_from(self, other: MappingNetwork) -> None:
+        """Compute what a narrower network computes: units that it lacks begin without effect on the rest.
+
+        Raises:
+            ValueError: The other network has more units, other layers or other inputs.
+        """
+        if len(self.layers) != len(other.layers) or self.z_dim != other.z_dim:
+            raise ValueError("another number of layers or inputs in the mapping network")
+        if self.embed is not None and other.embed is not None:
+            self.embed.load_state_dict(other.embed.state_dict())
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            assert isinstance(mine, FullyConnected) and isinstance(theirs, FullyConnected)
+            mine.start_from(theirs)
+        if self.mean_latents is not None and other.mean_latents is not None:
+            self.mean_latents.copy_(other.mean_latents)
 
     def forward(self, z: Tensor | None, condition: Tensor | None = None) -> Tensor:
         """z [B, Z], condition [B, C] → w [B, W], not truncated."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +38,7 @@ class GeneratorRun:
 
     generator: EG3DConfig = field(default_factory=EG3DConfig)
     phase: Literal["mapping", "points", "render"] = "points"
-    init: Path | None = None  # folder of an earlier generator run to start from
+    init: Path | None = None  # folder of an earlier generator run to start from; its mapping may be narrower
     loop: LoopConfig = field(default_factory=LoopConfig)
     mapping: MappingStageConfig = field(default_factory=MappingStageConfig)
     points: PointConfig = field(default_factory=PointConfig)
@@ -197,17 +196,15 @@ def load_generator_run(folder: Path) -> EG3D:
 
 
 def _start_from(generator: EG3D, folder: Path) -> None:
-    """Take over an earlier run's weights; blocks it had not yet (finer planes) start without any effect."""
-    weights = averaged(folder)["generator"]
-    missing = generator.load_state_dict(weights, strict=False).missing_keys
-    first = run_config(folder)["generator"]["backbone"]["plane_resolution"]
-    grown = range(int(math.log2(first)) - 1, len(generator.backbone.blocks))
-    unexpected = [k for k in missing if not k.startswith(tuple(f"backbone.blocks.{k}." for k in grown))]
-    if unexpected or (missing and not grown):
-        raise ConfigError(f"{folder}: its generator lacks {unexpected[0] if unexpected else missing[0]}; sizes differ")
-    with torch.no_grad():
-        for k in grown:
-            generator.get_parameter(f"backbone.blocks.{k}.to_rgb.weight").zero_()
+    """Take over an earlier run's weights; a wider mapping begins by computing what the earlier one did."""
+    earlier = load_generator_run(folder)
+    weights = {k: v for k, v in earlier.state_dict().items() if not k.startswith("mapping.")}
+    try:
+        generator.mapping.start_from(earlier.mapping)
+        generator.load_state_dict(weights | {f"mapping.{k}": v for k, v in generator.mapping.state_dict().items()})
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"{folder}: its generator is not of the configured sizes: {reason}") from None
 
 
 def _check_latents(generator: EG3D, data: HeadViews) -> None:

@@ -139,3 +139,20 @@ def test_mapping_ignores_the_length_of_z() -> None:
     network, z = MappingNetwork(8, 3, 6, layers=2), torch.randn(2, 8)
     condition = torch.randn(2, 3)
     torch.testing.assert_close(network(z, condition), network(5 * z, condition), rtol=1e-4, atol=1e-5)
+
+
+def test_a_wider_network_starts_as_the_narrower_one() -> None:
+    narrow = MappingNetwork(8, 3, 6, layers=3, hidden_width=10)
+    wide = MappingNetwork(8, 3, 6, layers=3, hidden_width=16, lr_multiplier=1.0)
+    narrow.mean_latents.normal_()
+    for layer in narrow.layers:
+        torch.nn.init.normal_(layer.bias)
+    wide.start_from(narrow)
+    z, condition = torch.randn(4, 8), torch.randn(4, 3)
+    torch.testing.assert_close(wide(z, condition), narrow(z, condition), rtol=1e-4, atol=1e-5)
+    assert torch.equal(wide.mean_latents, narrow.mean_latents)
+    assert wide.layers[0].weight[10:].abs().min() > 0  # the new units see z: they can learn
+    with pytest.raises(ValueError, match="a layer of 16 units does not fit into one of 10"):
+        narrow.start_from(wide)
+    with pytest.raises(ValueError, match="another number of layers"):
+        MappingNetwork(8, 3, 6, layers=2).start_from(narrow)

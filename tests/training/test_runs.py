@@ -130,6 +130,20 @@ def test_a_bundle_can_be_trained_further(trained: Path, tiny_heads: Path) -> Non
         torch.testing.assert_close(value, started[name])
 
 
+def test_a_wider_mapping_starts_with_the_codes_of_the_narrower(trained: Path, tiny_heads: Path, tiny_views) -> None:
+    bundle = trained / "bundle"
+    earlier = load_generator_run(bundle)
+    wider = replace(earlier.config, mapping=replace(earlier.config.mapping, hidden_width=48))
+    points = PointConfig(tiny_heads, HELD_OUT, identities=2, views=1, pixels=64, evaluate_identities=1)
+    still = replace(LOOP, steps=1, learning_rate=0.0)
+    train_generator(GeneratorRun(wider, init=bundle, loop=still, points=points), trained / "wider")
+    z = torch.from_numpy(tiny_views.z[:4])
+    torch.testing.assert_close(load_generator_run(trained / "wider").map(z), earlier.map(z), rtol=1e-5, atol=1e-5)
+    narrower = replace(earlier.config, mapping=replace(earlier.config.mapping, hidden_width=8))
+    with pytest.raises(ConfigError, match=r"not of the configured sizes: a layer of \d+ units does not fit"):
+        train_generator(GeneratorRun(narrower, init=bundle, loop=still, points=points), trained / "narrower")
+
+
 def test_a_folder_without_a_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no training run .* and no model bundle here"):
         averaged(tmp_path)

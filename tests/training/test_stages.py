@@ -97,7 +97,9 @@ def test_point_stage_can_keep_the_mapping(tiny_views):
 def test_mapping_stage_puts_the_appearance_into_w():
     torch.manual_seed(0)
     net = EG3D(replace(GENERATOR, z_dim=Z_DIM, w_dim=64))
-    stage = MappingStage(net, MappingStageConfig(codes=3000, held_out=300, batch=128))
+    stage = MappingStage(net, MappingStageConfig(codes=3000, held_out=300, batch=128, category_weight=2.0))
+    assert stage.weight[stage.category].min() == pytest.approx(2 * float(stage.weight[~stage.category].max()))
+    assert 20 < stage.category.sum() < 40  # the styles of hair, beards, glasses and clothing
     trained = {id(p) for p in stage.parameters()}
     assert not trained & {id(p) for p in net.backbone.parameters()}
     history = run(stage, 250, 1e-2)
