@@ -34,6 +34,8 @@ class LiftConfig:
     edit_threshold: float = 0.35
     #: Angle beside the input view from which on nothing of the picture's head is left on the board. [rad]
     turned: float = 0.1
+    #: How far beyond the crop's border its foreground is continued, fading out, in crop widths.
+    margin: float = 0.15
     #: Share of the hidden side's smooth continuation that is applied.
     fill: float = 1.0
 
@@ -211,8 +213,12 @@ class ResidualLift:
         shown = torch.lerp(picture, lifted.behind, turned.clamp(0, 1).view(-1, 1, 1, 1))
         if change is not None:
             shown = torch.cat([shown[:, :3] + change.tone, shown[:, 3:]], dim=1)
-        board = sample_map(shown, uv).view(-1, 4, size, size)
-        matte = board[:, 3:]
+        # Past the crop's border the foreground goes on for a little: shoulders and hair must not end in a straight cut.
+        edge = 0.5 / shown.shape[-1]
+        nearest = uv.clamp(edge, 1 - edge)
+        beyond = (uv - nearest).abs().amax(dim=-1).view(-1, 1, size, size)
+        board = sample_map(shown, nearest).view(-1, 4, size, size)
+        matte = board[:, 3:] * (1 - beyond / self.config.margin).clamp(0, 1)
         return matte * board[:, :3] + (1 - matte) * lifted.background
 
 

@@ -90,6 +90,22 @@ def test_the_head_is_not_shown_a_second_time_behind_itself():
     assert (image - (2 * 0.1 - 1)).abs().max() < 0.02, "the wall, all over"
 
 
+def test_shoulders_cut_by_the_crop_go_on_beyond_it_and_fade():
+    """A foreground that reaches the picture's border has no straight edge when that border comes into view."""
+    camera, other = Camera.orbit(0.0, 0.0), Camera.orbit(0.3, 0.0)
+    coarse = ball(camera, textured=False)
+    matte = coarse.alpha.clone()
+    matte[:, :, 48:] = 1.0
+    image = (2 * (0.8 * matte + 0.1 * (1 - matte)) - 1).expand(-1, 3, -1, -1)
+    scene = ResidualLift().lift(image, matte, coarse, camera, torch.zeros_like(matte))
+    nothing = replace(coarse, color=coarse.color * 0, alpha=coarse.alpha * 0)
+    shown, _ = ResidualLift().render(scene, nothing, other)
+    row = (shown[0].mean(dim=0)[60] + 1) / 2
+    assert row.max() > 0.75
+    # In the picture itself the border is a step of 0.7; beyond it the row falls by little at a time.
+    assert row.diff().abs().max() < 0.2
+
+
 def test_a_change_of_tone_keeps_the_detail_and_new_things_replace_it():
     before = ball(Camera.orbit(0.0, 0.0), textured=False)
     middle = (slice(None), slice(None), slice(30, 34), slice(30, 34))
