@@ -39,7 +39,10 @@ class RenderConfig:
     alpha_weight: float = 0.5
     depth_weight: float = 2.0
     image_weight: float = 1.0  # after super-resolution
-    edge_weight: float = 1.0  # differences of neighbouring pixels after super-resolution
+    edge_weight: float = 0.25  # differences of neighbouring pixels after super-resolution
+    #: How strong those differences are around a place, wherever exactly they run: what a code cannot place to the pixel
+    #: (wrinkles, strands) would otherwise be averaged away.
+    contrast_weight: float = 2.0
     detail_chance: float = 0.5  # of a patch standing on the face instead of anywhere on the head
     evaluate_identities: int = 24
 
@@ -90,7 +93,9 @@ class RenderStage:
             "alpha": config.alpha_weight * (alpha - true_alpha).abs().mean(),
             "depth": config.depth_weight * depth_error[solid].mean() if solid.any() else depth_error.sum() * 0,
             "image": config.image_weight * (image - truth).abs().mean(),
-            "edges": config.edge_weight * (_differences(image, truth, 2) + _differences(image, truth, 3)),
+            "edges": config.edge_weight * sum(_differences(image, truth, dim) for dim in (2, 3)),
+            "contrast": config.contrast_weight
+            * sum((_contrast(image, dim) - _contrast(truth, dim)).abs().mean() for dim in (2, 3)),
         }
 
     def _upsample(self, features: Tensor, latents: Tensor) -> Tensor:
@@ -159,3 +164,8 @@ class RenderStage:
 
 def _differences(image: Tensor, truth: Tensor, dim: int) -> Tensor:
     return (image.diff(dim=dim) - truth.diff(dim=dim)).abs().mean()
+
+
+def _contrast(image: Tensor, dim: int, window: int = 8) -> Tensor:
+    """Root mean square of the differences along one axis, in windows of some pixels."""
+    return (F.avg_pool2d(image.diff(dim=dim).square(), window, window // 2) + 1e-4).sqrt()
