@@ -72,6 +72,9 @@ class Generator(Protocol):
     def mean_latents(self) -> Tensor:
         """Mean of w, the target of truncation. [W], or [L, W] where a code's rows have means of their own"""
 
+    def frontal_camera(self) -> Camera:
+        """The camera in front of the face at the training distance. One camera"""
+
     def map(
         self,
         z: Tensor,

@@ -73,33 +73,33 @@ def stratified_depths(near: Tensor | float, far: Tensor | float, draws: Tensor, 
     return edges + draws * stratum
 
 
-def offset_depths(near: float, far: float, samples: int, draws: Tensor | None = None) -> Tensor:
-    """Depths at the near ends of S equal strata, all samples of a ray shifted together by part of a stratum (StyleSDF).
+def even_depths(near: float, far: float, samples: int, *, device: torch.device | None = None) -> Tensor:
+    """Evenly spaced depths, the first at `near`, the last at `far`. [1, 1, S]"""
+    t = torch.linspace(0, 1, samples, device=device)
+    return (near * (1 - t) + far * t)[None, None]
+
+
+def offset_depths(near: float, far: float, samples: int, *, device: torch.device | None = None) -> Tensor:
+    """The near ends of S equal strata, which `shift_depths` may move together (StyleSDF). [1, 1, S]"""
+    t = torch.linspace(0, 1 - 1 / samples, samples, device=device)
+    return (near * (1 - t) + far * t)[None, None]
+
+
+def shift_depths(depths: Tensor, draws: Tensor) -> Tensor:
+    """Move all samples of a ray together by part of their spacing. [1, 1, S], draws [B, N, 1] → [B, N, S]"""
+    return depths + draws * (depths[..., 1:2] - depths[..., :1])
+
+
+def scatter_depths(depths: Tensor, draws: Tensor) -> Tensor:
+    """Move each sample anywhere between the middles towards its neighbours; the outermost only inwards (NeRF, eq. 2).
 
     Args:
-        draws: Shift of each ray in strata; None: no shift. [B, N, 1]
+        depths: Increasing. [1, 1, S]
+        draws: [B, N, S]
 
     Returns:
-        [B, N, S], or [1, 1, S] without draws
+        [B, N, S]
     """
-    t = torch.linspace(0, 1 - 1 / samples, samples, device=None if draws is None else draws.device)
-    depths = (near * (1 - t) + far * t)[None, None]
-    return depths if draws is None else depths + draws * (depths[..., 1:2] - depths[..., :1])
-
-
-def midpoint_depths(near: float, far: float, samples: int, draws: Tensor | None = None) -> Tensor:
-    """S depths from `near` to `far`, each moved anywhere between the middles towards its neighbours (NeRF, eq. 2).
-
-    Args:
-        draws: Place of each sample between those middles; None: the unmoved depths. [B, N, S]
-
-    Returns:
-        [B, N, S], or [1, 1, S] without draws
-    """
-    t = torch.linspace(0, 1, samples, device=None if draws is None else draws.device)
-    depths = (near * (1 - t) + far * t)[None, None]
-    if draws is None:
-        return depths
     middles = (depths[..., 1:] + depths[..., :-1]) * 0.5
     lower = torch.cat([depths[..., :1], middles], dim=-1)
     upper = torch.cat([middles, depths[..., -1:]], dim=-1)

@@ -135,6 +135,30 @@ class StyleSDF(nn.Module):
         assert gradient is not None
         return sdf, gradient
 
+    @torch.no_grad()
+    def distance_volume(
+        self, planes: Planes, camera: Camera | None = None, *, resolution: int = 128, block: int = 1024
+    ) -> Tensor:
+        """Signed distances on the samples of a fine rendering, for `geometry.meshes.unwarp_frustum`.
+
+        Args:
+            camera: One camera, or as many as heads; None: the frontal one.
+            resolution: Rays on a side, and samples along each of them.
+            block: Rays looked at together.
+
+        Returns:
+            In the network's own units. [P, R, R, R] (depth from near to far, rows, columns)
+        """
+        rays = self.renderer.rays(camera or self.frontal_camera(), resolution)
+        depths, films = self.renderer.depths(samples=resolution), self.renderer.siren.films(planes.values)
+        parts = []
+        for start in range(0, resolution**2, max(1, block // len(planes))):
+            part = rays[start : start + max(1, block // len(planes))]
+            points = part.origins[:, :, None] + depths[..., None] * part.directions[:, :, None]
+            sdf, _, _ = self.renderer.geometry(points.flatten(1, 2), films)
+            parts.append(sdf.unflatten(1, (-1, resolution))[..., 0])
+        return torch.cat(parts, dim=1).transpose(1, 2).unflatten(2, (resolution, resolution))
+
     def render(
         self,
         planes: Planes,

@@ -7,7 +7,7 @@ Depths are measured along the optical axis here: a ray's direction advances one 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from e3dge_video.geometry.rays import image_plane, pixel_centres
 from e3dge_video.models.generators.base import PointSamples, RenderOutput
 from e3dge_video.models.generators.stylesdf.film_siren import Film, FilmSiren
 from e3dge_video.models.rendering.compositing import composite, point_weights, sdf_extinction
-from e3dge_video.models.rendering.sampling import midpoint_depths, offset_depths
+from e3dge_video.models.rendering.sampling import even_depths, offset_depths, scatter_depths, shift_depths
 
 #: Length of the interval behind the last sample, world units: nothing passes it where there is any density at all.
 _ENDLESS = 1e10
@@ -77,7 +77,7 @@ class FieldSums:
     depth: Tensor
     background: Tensor
     sdf: Tensor
-    gradient: Tensor | None
+    gradient: Tensor | None = None
 
     def images(self) -> SurfaceRender:
         """The same as images, the rays being those of all pixels of square ones."""
@@ -109,11 +109,26 @@ class SurfaceRenderer(nn.Module):
         seen = local * local.new_tensor([1.0, -1.0, -1.0]) if self.volume.static_directions else directions
         return FieldRays(camera.position[:, None].expand_as(directions), directions, F.normalize(seen, dim=-1))
 
-    def depths(self, draws: Tensor | None = None) -> Tensor:
-        """Depths of the samples. draws [B, N, 1] ("offset") or [B, N, S] → [B, N, S]; None → [1, 1, S]"""
-        place = offset_depths if self.volume.sampling == "offset" else midpoint_depths
-        half = self.volume.half_depth
-        return place(STYLESDF_RADIUS - half, STYLESDF_RADIUS + half, self.volume.samples, draws)
+    @property
+    def near_far(self) -> tuple[float, float]:
+        """The depths between which samples are taken."""
+        return STYLESDF_RADIUS - self.volume.half_depth, STYLESDF_RADIUS + self.volume.half_depth
+
+    def depths(self, draws: Tensor | None = None, *, samples: int | None = None) -> Tensor:
+        """Depths of the samples, as many as configured unless another number is asked for.
+
+        Args:
+            draws: Jitter; None: none. One number per sample moves each by itself [B, N, S], one per ray all of its
+                samples together (offset sampling's way) [B, N, 1]
+
+        Returns:
+            [B, N, S], or [1, 1, S] without draws
+        """
+        place = offset_depths if self.volume.sampling == "offset" else even_depths
+        depths = place(*self.near_far, samples or self.volume.samples, device=self.beta.device)
+        if draws is None:
+            return depths
+        return shift_depths(depths, draws) if draws.shape[-1] == 1 else scatter_depths(depths, draws)
 
     def normalized(self, points: Tensor) -> Tensor:
         """World points as the network sees them."""
@@ -201,7 +216,8 @@ class SurfaceRenderer(nn.Module):
             parts.append(
                 self._block(films, rays[part], depths, None if noise is None else noise[:, part], gradient=gradient)
             )
-        return FieldSums(*(_joined([getattr(part, name.name) for part in parts]) for name in fields(FieldSums)))
+        names = [name for name, value in vars(parts[0]).items() if value is not None]
+        return FieldSums(**{name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names})
 
     def _block(
         self, films: list[Film], rays: FieldRays, depths: Tensor, noise: Tensor | None, *, gradient: bool
@@ -226,9 +242,3 @@ class SurfaceRenderer(nn.Module):
             sdf=sdf,
             gradient=None if slope is None else slope.view(points.shape),
         )
-
-
-def _joined(parts: list[Tensor | None]) -> Tensor | None:
-    """Blocks of rays side by side again."""
-    whole = [part for part in parts if part is not None]
-    return torch.cat(whole, dim=1) if whole else None
