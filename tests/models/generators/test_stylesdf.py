@@ -137,7 +137,7 @@ def test_rendering_of_a_sphere() -> None:
     def sphere(points: Tensor, films: object) -> tuple[Tensor, Tensor]:
         return points.norm(dim=-1, keepdim=True) * 0.12 - 0.06, points.new_zeros(*points.shape[:2], 12)
 
-    generator.renderer.siren.geometry = sphere  # type: ignore[method-assign, assignment]
+    generator.renderer.siren.geometry = sphere  # type: ignore[method-assign]
     with torch.no_grad():
         generator.renderer.beta.fill_(1e-4)
     rendered = generator.render(generator.planes(latents_of(generator, 1)), cameras(3), resolution=9)
