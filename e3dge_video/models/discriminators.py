@@ -177,7 +177,7 @@ class CoordinateBlock(nn.Module):
 class ViewpointDiscriminator(nn.Module):
     """Judges a volume-rendered image and tells from where it was seen: StyleSDF's volume discriminator.
 
-    Or-El et al. 2022, section 3.1. E3DGE takes the camera of a photograph from its viewpoint head.
+    Or-El et al. 2022. E3DGE takes the camera of a photograph from its viewpoint head.
 
     Args:
         channels: Feature channels at 2, 4, 8, ... px; their number sets the resolution.

@@ -1,7 +1,7 @@
 """Losses of the generators' own training: adversarial, of the viewpoint, and of the signed distance.
 
-StyleSDF (Or-El et al. 2022, section 3.3) weighs them 1, 15, 0.1 (eikonal) and 0.05 (minimal surface). All are means
-over everything given.
+StyleSDF (Or-El et al. 2022) weighs them 1, 15, 0.1 (eikonal) and 0.05 (minimal surface). All are means over everything
+given.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def sample_weights(weights: Tensor) -> Tensor:
 
 
 def sdf_extinction(sdf: Tensor, beta: Tensor) -> Tensor:
-    """Extinction per world unit of a signed distance, negative inside: sigmoid(−d / β) / β (StyleSDF, section 3.1).
+    """Extinction per world unit of a signed distance, negative inside: sigmoid(−d / β) / β (StyleSDF, 2022).
 
     β > 0 is the softness of the surface: the smaller it is, the sharper. Any shape
     """

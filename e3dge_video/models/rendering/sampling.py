@@ -80,7 +80,7 @@ def even_depths(near: float, far: float, samples: int, *, device: torch.device |
 
 
 def offset_depths(near: float, far: float, samples: int, *, device: torch.device | None = None) -> Tensor:
-    """The near ends of S equal strata, which `shift_depths` may move together (StyleSDF). [1, 1, S]"""
+    """The near ends of S equal strata, which `shift_depths` may move together (StyleSDF, eq. 3). [1, 1, S]"""
     t = torch.linspace(0, 1 - 1 / samples, samples, device=device)
     return (near * (1 - t) + far * t)[None, None]
 

@@ -1,7 +1,8 @@
 """StyleSDF's implicit field: a sine network whose layers are scaled and shifted by the latent code.
 
-Or-El et al., "StyleSDF: High-Resolution 3D-Consistent Image and Geometry Generation", 2022, section 3.1; the layer is
-FiLM-SIREN of Chan et al., "pi-GAN", 2021. Letters: P heads, M points, W width, L layers (the colour layer included).
+Or-El et al., "StyleSDF: High-Resolution 3D-Consistent Image and Geometry Generation", 2022; the layer is FiLM-SIREN of
+Chan et al., "pi-GAN", 2021. In E3DGE, section 5, `layers` are E_G0 and its heads φ_g (distance), φ_f (features) and
+φ_c (colour): `to_sdf`, `color_layer`, `to_rgb`. Letters: P heads, M points, W width, L layers (the colour layer included).
 """
 
 from __future__ import annotations

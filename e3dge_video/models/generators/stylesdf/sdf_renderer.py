@@ -1,6 +1,6 @@
 """StyleSDF's volume renderer: rays → samples of the implicit field → what each ray sees.
 
-Or-El et al. 2022, section 3.1. Letters: B views, P heads (B or 1), N rays, S samples of a ray, W features.
+Or-El et al. 2022; G0 of E3DGE, section 5. Letters: B views, P heads (B or 1), N rays, S samples of a ray, W features.
 Depths are measured along the optical axis here: a ray's direction advances one world unit along it.
 """
 
@@ -164,13 +164,12 @@ class SurfaceRenderer(nn.Module):
             [slope] = torch.autograd.grad(sdf.sum(), points, create_graph=training, retain_graph=training)
         return (sdf, hidden, slope) if training else (sdf.detach(), hidden.detach(), slope)
 
-    def sample(self, points: Tensor, codes: Tensor, looks: Tensor | None = None) -> PointSamples:
-        """Density and features at world points.
+    def sample(self, points: Tensor, codes: Tensor) -> PointSamples:
+        """Density and features at world points, the latter as seen straight on.
 
         Args:
             points: [B, M, 3]
             codes: One for each layer of the field. [P, L, W]
-            looks: Unit directions as in `FieldRays`; None: straight on. [B, M, 3]
 
         Returns:
             Raw density, so that softplus(density − 1) is the extinction per world unit [B, M, 1]; colour in [0, 1] and
@@ -178,9 +177,8 @@ class SurfaceRenderer(nn.Module):
         """
         films = self.siren.films(codes)
         field, hidden, _ = self.geometry(points, films)
-        if looks is None:
-            looks = points.new_tensor([0.0, 0.0, -1.0])
-        logits, features = self.siren.appearance(hidden, looks.expand_as(points), films[-1])
+        straight = points.new_tensor([0.0, 0.0, -1.0]).expand_as(points)
+        logits, features = self.siren.appearance(hidden, straight, films[-1])
         if self.volume.mode == "density":
             density = field + 1
         else:  # inverse of the softplus; far outside a surface the extinction is too small for a float
