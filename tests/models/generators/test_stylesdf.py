@@ -13,6 +13,7 @@ from torch import Tensor
 from e3dge_video.config.stylesdf import SirenConfig, StyleDecoderConfig, StyleSDFConfig, SurfaceVolumeConfig
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
+from e3dge_video.geometry.meshes import surface_mesh, unwarp_frustum
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.models.rendering.compositing import sdf_extinction
 from e3dge_video.models.rendering.sampling import RayDraws
@@ -130,20 +131,36 @@ def test_surface_points_lie_where_the_depth_says() -> None:
     torch.testing.assert_close(distance, rendered.depth.flatten(1), **CLOSE)
 
 
-def test_rendering_of_a_sphere() -> None:
-    """A field that is a true distance is rendered as its surface, from every side."""
-    generator = make(volume=SurfaceVolumeConfig(samples=400))
+def sphere_generator(**volume: Any) -> StyleSDF:
+    """A generator whose every head is a ball of radius 0.06, a true distance in world units."""
 
     def sphere(points: Tensor, films: object) -> tuple[Tensor, Tensor]:
         return points.norm(dim=-1, keepdim=True) * 0.12 - 0.06, points.new_zeros(*points.shape[:2], 12)
 
+    generator = make(volume=SurfaceVolumeConfig(**volume))
     generator.renderer.siren.geometry = sphere  # type: ignore[method-assign]
     with torch.no_grad():
         generator.renderer.beta.fill_(1e-4)
-    rendered = generator.render(generator.planes(latents_of(generator, 1)), cameras(3), resolution=9)
+    return generator
+
+
+def test_rendering_of_a_sphere() -> None:
+    """A field that is a true distance is rendered as its surface, from every side."""
+    generator = sphere_generator(samples=400)
+    with torch.no_grad():
+        rendered = generator.render(generator.planes(latents_of(generator, 1)), cameras(3), resolution=9)
     middle = rendered.xyz[:, :, 4, 4]
     torch.testing.assert_close(middle.norm(dim=-1), torch.full((3,), 0.06), rtol=0, atol=1e-3)
     assert float(rendered.alpha[:, 0, 4, 4].min()) > 0.99 and float(rendered.alpha[:, 0, 0, 0].max()) < 1e-3
+
+
+def test_mesh_of_a_sphere() -> None:
+    """Released conventions: the box counts as 0.24 wide although the view is 0.235, and cells by their first corner."""
+    generator = sphere_generator()
+    volume = generator.distance_volume(generator.planes(latents_of(generator, 1)), resolution=48)
+    mesh = surface_mesh(unwarp_frustum(volume, *generator.renderer.near_far)[0], side=0.24)
+    radii = torch.from_numpy(mesh.vertices).norm(dim=-1)
+    assert float((radii - 0.06).abs().max()) < 0.06 * 0.03 + 0.24 / 48
 
 
 def test_noise_of_the_decoder() -> None:

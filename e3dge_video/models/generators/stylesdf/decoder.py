@@ -1,6 +1,6 @@
 """StyleSDF's decoder: a StyleGAN2 network that starts from rendered features instead of a learned constant.
 
-Or-El et al. 2022; G1 of E3DGE, section 3. Letters: B batch, R pixels of the rendering, D rows of the decoder's part of W+.
+Or-El et al. 2022; G1 of E3DGE, section 3. Letters: B batch, R pixels of the rendering, D rows of W+ for the decoder.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Or-El et al., "StyleSDF: High-Resolution 3D-Consistent Image and Geometry Generation", 2022; the layer is FiLM-SIREN of
 Chan et al., "pi-GAN", 2021. In E3DGE, section 5, `layers` are E_G0 and its heads φ_g (distance), φ_f (features) and
-φ_c (colour): `to_sdf`, `color_layer`, `to_rgb`. Letters: P heads, M points, W width, L layers (the colour layer included).
+φ_c (colour): `to_sdf`, `color_layer`, `to_rgb`.
+Letters: P heads, M points, W width, L layers (the colour layer included).
 """
 
 from __future__ import annotations
