@@ -22,13 +22,16 @@ from torch import Tensor
 
 from e3dge_video.errors import ModelError
 from e3dge_video.weights.plain_pickle import Builder, Name, Record, read_pickle
-from e3dge_video.weights.stored_tensors import StoredTensor, read_storage, stored_parameter, stored_tensor
+from e3dge_video.weights.stored_tensors import Storage, StoredTensor, read_storage, stored_parameter, stored_tensor
 
 #: Version of the persistence layout that all releases were written with.
 _PERSISTENCE = 6
 _MAX_DEPTH = 32
-_MAX_MODULES = 10_000
-_MAX_VALUES = 10_000
+_MAX_PARTS = 20_000  # modules and tensors of a network; released ones have less than 1000
+_MAX_ENTRIES = 1000  # tensors or modules in one module
+_MAX_STORAGES = 10_000
+_MAX_VALUES = 10_000  # of a network's options
+_MAX_NAME = 128  # characters of a module's or tensor's name
 _NETWORKS = ("G_ema", "G", "D", "augment_pipe")
 
 #: Modules that are stored by name, without source text.
@@ -80,7 +83,7 @@ class EG3DPickle:
             raise ModelError(f"{path}: goes on after its end; the file is damaged or something else, get it again")
         if not isinstance(top, dict) or "G_ema" not in top:
             raise ModelError(f"{path}: holds no network G_ema; it is no EG3D network pickle")
-        self._top = top
+        self._top, self._size = top, len(data)
 
     @property
     def networks(self) -> list[str]:
@@ -114,9 +117,12 @@ class EG3DPickle:
         if not isinstance(init, dict):
             raise ModelError(f"{where} does not say what it was built with; is this an EG3D network pickle?")
         stored = _state_dict(record, where)
+        # Tensors may share what is stored; made one by one, they could need many times the size of the file.
+        if sum(value.count * value.storage.dtype.itemsize for value in stored.values()) > self._size:
+            raise ModelError(f"{where} has more numbers than the file has room for; it is not genuine")
         return StoredNetwork(
             class_name=record.type,
-            source_sha256=record.source_sha256,
+            source_sha256=hashlib.sha256(record.source.encode()).hexdigest(),
             init_kwargs=init,
             attributes={
                 key: _plain(state[key], where)
@@ -131,14 +137,21 @@ class EG3DPickle:
 class _Persistent(Record):
     """An object that came with the source text of its class."""
 
-    source_sha256: str = ""
+    source: str = ""
 
 
 def _builders(source: str) -> dict[str, Builder]:
     """All names that such a file may refer to, and what each stands for here."""
+    left = iter(range(_MAX_STORAGES))
+
+    def storage(data: Any) -> Storage:
+        if next(left, None) is None:
+            raise ValueError(f"more than {_MAX_STORAGES} tensors, as no network has")
+        return read_storage(data, source)
+
     return {
         "torch_utils.persistence._reconstruct_persistent_obj": _persistent,
-        "torch.storage._load_from_bytes": partial(read_storage, source=source),
+        "torch.storage._load_from_bytes": storage,
         "torch._utils._rebuild_tensor": stored_tensor,
         "torch._utils._rebuild_tensor_v2": stored_tensor,
         "torch._utils._rebuild_parameter": stored_parameter,
@@ -157,7 +170,7 @@ def _persistent(meta: Any) -> _Persistent:
     name, text = meta.get("class_name"), meta.get("module_src")
     if not isinstance(name, str) or not isinstance(text, str):
         raise ValueError("class name or source text is missing")
-    return _Persistent(name, meta.get("state"), hashlib.sha256(text.encode("utf-8", "replace")).hexdigest())
+    return _Persistent(name, meta.get("state"), text)
 
 
 def _instance(name: str) -> Record:
@@ -170,7 +183,7 @@ def _empty_table() -> dict[str, Any]:
 
 def _numpy_dtype(code: Any, *_: Any) -> Record:
     if code not in ("f8", "f4", "i8", "i4"):
-        raise ValueError(f"the number type {_shown(str(code))} is not known")
+        raise ValueError(f"the number type {str(code)[:20]!r} is not known")
     return Record(code)
 
 
@@ -186,26 +199,25 @@ def _state_dict(network: Record, where: str) -> dict[str, StoredTensor]:
     """Parameters and buffers of a module and of those in it, under their official names."""
     found: dict[str, StoredTensor] = {}
     for count, (prefix, module) in enumerate(_modules(network, where)):
-        if count == _MAX_MODULES:
-            raise ModelError(f"{where} has more than {_MAX_MODULES} modules, as no network has; is the file genuine?")
+        if count + len(found) > _MAX_PARTS:
+            raise ModelError(f"{where} has more than {_MAX_PARTS} modules and tensors; the file is not genuine")
         passing = module.get("_non_persistent_buffers_set", set())
         for table in ("_parameters", "_buffers"):
             for key, value in _table(module, table, where).items():
                 if value is None or (table == "_buffers" and isinstance(passing, set) and key in passing):
                     continue
                 if not isinstance(value, StoredTensor):
-                    raise ModelError(
-                        f"{where}: {_shown(prefix + str(key))} is no tensor; the file is damaged, get it again"
-                    )
+                    raise ModelError(f"{where}: {prefix}{key} is no tensor; the file is damaged, get it again")
                 found[f"{prefix}{key}"] = value
     return found
 
 
 def _modules(module: Any, where: str, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """A module and all those in it: prefix of the names of their tensors, attributes."""
     if prefix.count(".") > _MAX_DEPTH:
         raise ModelError(f"{where} has modules within modules without an end; the file is not genuine")
     if not isinstance(module, Record) or not isinstance(module.state, dict):
-        raise ModelError(f"{where}: {_shown(prefix)} is no module; the file is damaged, get it again")
+        raise ModelError(f"{where}: {prefix.rstrip('.')} is no module; the file is damaged, get it again")
     yield prefix, module.state
     for key, child in _table(module.state, "_modules", where).items():
         if child is not None:
@@ -213,15 +225,14 @@ def _modules(module: Any, where: str, prefix: str = "") -> Iterator[tuple[str, d
 
 
 def _table(state: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    """Attribute of a module that holds tensors or modules by name."""
     table = state.get(name, {})
-    if not isinstance(table, dict):
-        raise ModelError(f"{where}: {name} is no table; the file is damaged, get it again")
+    if not isinstance(table, dict) or len(table) > _MAX_ENTRIES:
+        raise ModelError(f"{where}: {name} is no table of tensors or modules; the file is damaged, get it again")
+    for key in table:
+        if not isinstance(key, str) or len(key) > _MAX_NAME or not (key.isidentifier() or key.isdigit()):
+            raise ModelError(f"{where}: {repr(key)[:_MAX_NAME]} is no name of a module or tensor; the file is damaged")
     return table
-
-
-def _shown(name: str) -> str:
-    """A name from the file, fit for one line."""
-    return repr(name.rstrip("."))[:100]
 
 
 def _plain(value: Any, where: str) -> Any:

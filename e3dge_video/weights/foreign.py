@@ -23,6 +23,7 @@ Kind = Literal["EG3D pickle", "torch file", "safetensors file", "options", "boun
 
 _TORCH_LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # its first pickle: the magic number
 _MAX_OPTIONS = 1_000_000  # bytes of a JSON file
+_MAX_NAME = 200  # characters of a tensor's name
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,14 +134,24 @@ def _read_torch(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(values, dict):
         raise ModelError(f"{path}: holds {type(values).__name__}, no table of tensors; it is no checkpoint of a model")
-    return {str(key): value for key, value in values.items()}
+    return _checked_names(values, path)
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
-        return dict(load_file(path))
+        values = load_file(path)
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error}); is the download complete?") from error
+    return _checked_names(values, path)
+
+
+def _checked_names(values: Mapping[Any, Any], path: Path) -> dict[str, Any]:
+    """The same table, if its names are fit for one line."""
+    for table in (values, *(inner for inner in values.values() if isinstance(inner, Mapping))):
+        for key, value in table.items():
+            if isinstance(value, Tensor | Mapping) and not (str(key).isprintable() and len(str(key)) <= _MAX_NAME):
+                raise ModelError(f"{path}: {repr(key)[:_MAX_NAME]} is no name of a tensor; the file is damaged")
+    return {str(key): value for key, value in values.items()}
 
 
 def _read_options(path: Path) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def read_pickle(
     builders: Mapping[str, Builder],
     *,
     start: int = 0,
+    steps: int = MAX_STEPS,
     persistent: Builder | None = None,
 ) -> tuple[Any, int]:
     """Read one pickle.
@@ -78,6 +79,7 @@ def read_pickle(
         source: What the bytes are, for messages.
         builders: `module.name` → what makes its value. A name that is not here is refused.
         start: Where the pickle begins.
+        steps: Instructions it may have.
         persistent: What makes the value of a persistent identifier; None: refused.
 
     Returns:
@@ -87,7 +89,7 @@ def read_pickle(
     Raises:
         ModelError: Damaged, too large, or asks for more than plain values.
     """
-    return _Machine(data, source, builders, start, persistent).run()
+    return _Machine(data, source, builders, start, persistent).run(steps)
 
 
 class _Machine:
@@ -101,13 +103,13 @@ class _Machine:
         self.memo: dict[int, Any] = {}
         self.text = 0
 
-    def run(self) -> tuple[Any, int]:
-        for _ in range(MAX_STEPS):
+    def run(self, steps: int) -> tuple[Any, int]:
+        for _ in range(steps):
             code = self.take(1)[0]
             if code == pickle.STOP[0]:
                 return self.pop(), self.place
             self.step(code)
-        self.refuse(f"has more than {MAX_STEPS} pickle instructions, as no checkpoint has; is it what it should be?")
+        self.refuse(f"has more than {steps} pickle instructions, as no checkpoint has; is it what it should be?")
 
     def step(self, code: int) -> None:
         if code in _CONSTANTS:
@@ -261,7 +263,7 @@ class _Machine:
         if self.text > MAX_TEXT:
             self.refuse(f"has more than {MAX_TEXT} characters of text, as no checkpoint has; is it what it should be?")
         try:
-            return str(self.take(count), "utf-8", "surrogatepass")
+            return str(self.take(count), "utf-8")
         except UnicodeDecodeError:
             self.damaged()
 

@@ -16,6 +16,7 @@ from e3dge_video.weights.plain_pickle import Name, read_pickle
 _MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
 _MAX_AXES = 8
+_MAX_STEPS = 100  # of each of the pickles before the values; torch writes some 40
 
 _DTYPES = {
     "torch.DoubleStorage": torch.float64,
@@ -62,17 +63,27 @@ class StoredTensor:
             raise ValueError("offset, size and stride must be whole numbers")
         if len(self.size) != len(self.stride) or len(self.size) > _MAX_AXES:
             raise ValueError(f"size {self.size[:_MAX_AXES]} does not go with stride {self.stride[:_MAX_AXES]}")
-        count = math.prod(self.size)
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
-        if count > len(self.storage) or (count and last >= len(self.storage)):
+        if self.count > len(self.storage) or (self.count and self.offset + self._span > len(self.storage)):
             raise ValueError(f"a tensor of size {self.size} does not fit its {len(self.storage)} stored values")
+
+    @property
+    def count(self) -> int:
+        """Its values."""
+        return math.prod(self.size)
+
+    @property
+    def _span(self) -> int:
+        """Stored values from its first to its last one."""
+        return 1 + sum((n - 1) * step for n, step in zip(self.size, self.stride, strict=True))
 
     def load(self) -> Tensor:
         """A tensor of its own, contiguous."""
-        if not math.prod(self.size):
-            return torch.empty(self.size, dtype=self.storage.dtype)
-        values = torch.frombuffer(bytearray(self.storage.data), dtype=self.storage.dtype)
-        return values.as_strided(self.size, self.stride, self.offset).contiguous()
+        dtype = self.storage.dtype
+        if not self.count:
+            return torch.empty(self.size, dtype=dtype)
+        begin, end = self.offset * dtype.itemsize, (self.offset + self._span) * dtype.itemsize
+        values = torch.frombuffer(bytearray(self.storage.data[begin:end]), dtype=dtype)
+        return values.as_strided(self.size, self.stride).contiguous()
 
 
 def stored_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
@@ -108,7 +119,7 @@ def read_storage(data: Any, source: str) -> Storage:
         raise ModelError(f"{where} has no bytes; the file is damaged, get it again")
     place, parts = 0, []
     for _ in range(5):
-        value, place = read_pickle(data, where, _STORAGE_NAMES, start=place, persistent=_storage_key)
+        value, place = read_pickle(data, where, _STORAGE_NAMES, start=place, steps=_MAX_STEPS, persistent=_storage_key)
         parts.append(value)
     magic, protocol, system, storage, keys = parts
     if magic != _MAGIC or protocol != _PROTOCOL or not isinstance(storage, _StorageKey) or keys != [storage.key]:

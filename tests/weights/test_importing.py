@@ -231,6 +231,7 @@ def _stylesdf(path: Path) -> None:
         (lambda path: torch.save({"iter": 3}, path), r"it holds no tensors"),
         (lambda path: torch.save([torch.ones(1)], path), r"holds list, no table of tensors"),
         (lambda path: torch.save(foreign_state(), path), r"has no init_kwargs"),
+        (lambda path: torch.save({"a\nb": torch.ones(1)}, path), r"'a\\nb' is no name of a tensor"),
         (lambda path: save_file({"other": torch.ones(1)}, path), r"its tensors are called other, …"),
     ],
 )
