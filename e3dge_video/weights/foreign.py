@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,10 @@ from e3dge_video.errors import ModelError
 from e3dge_video.weights.boundaries import boundary_files, read_boundaries
 from e3dge_video.weights.bundle import sha256
 from e3dge_video.weights.eg3d_pickle import EG3DPickle
+from e3dge_video.weights.torch_files import LEGACY, ZIPPED, read_torch
 
 Kind = Literal["EG3D pickle", "torch file", "safetensors file", "options", "boundaries"]
 
-_TORCH_LEGACY = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # its first pickle: the magic number
 _MAX_OPTIONS = 1_000_000  # bytes of a JSON file
 _MAX_NAME = 200  # characters of a tensor's name
 
@@ -68,8 +67,8 @@ def read_foreign(path: Path) -> ForeignFile:
             f"{path}: is a web page saved under this name, not a checkpoint; open the address in a browser, "
             "confirm the download there and save the file itself"
         )
-    if head.startswith((b"PK\x03\x04", _TORCH_LEGACY)):
-        return ForeignFile(path, "torch file", _read_torch(path), files=[_origin(path)])
+    if head.startswith((ZIPPED, LEGACY)):
+        return ForeignFile(path, "torch file", _checked_names(read_torch(path), path), files=[_origin(path)])
     if head[:1] == b"\x80":
         return ForeignFile(path, "EG3D pickle", {}, EG3DPickle(path), files=[_origin(path)])
     if len(head) > 8 and head[8:9] == b"{":
@@ -115,28 +114,6 @@ def _origin(path: Path) -> dict[str, Any]:
     return {"name": name, "bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
-def _read_torch(path: Path) -> dict[str, Any]:
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                # Torch never compresses; what would grow when it is unpacked is a bomb.
-                if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
-                    raise ModelError(f"{path}: unpacks to more than its own size, as no torch checkpoint does")
-        values = torch.load(path, map_location="cpu", weights_only=True)
-    except ModelError:
-        raise
-    except Exception as error:  # a damaged file can raise anything
-        reason = str(error).partition("\n")[0][:200]
-        if "weights only" in reason.lower() or "weights_only" in reason.lower():
-            reason = "it refers to more than tensors and plain values, and nothing in it is executed"
-        raise ModelError(
-            f"{path}: cannot be read as a torch checkpoint ({reason}); is the download complete?"
-        ) from error
-    if not isinstance(values, dict):
-        raise ModelError(f"{path}: holds {type(values).__name__}, no table of tensors; it is no checkpoint of a model")
-    return _checked_names(values, path)
-
-
 def _read_safetensors(path: Path) -> dict[str, Any]:
     try:
         values = load_file(path)
@@ -148,8 +125,8 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def _checked_names(values: Mapping[Any, Any], path: Path) -> dict[str, Any]:
     """The same table, if its names are fit for one line."""
     for table in (values, *(inner for inner in values.values() if isinstance(inner, Mapping))):
-        for key, value in table.items():
-            if isinstance(value, Tensor | Mapping) and not (str(key).isprintable() and len(str(key)) <= _MAX_NAME):
+        for key in table:
+            if not isinstance(key, str | int) or not str(key).isprintable() or len(str(key)) > _MAX_NAME:
                 raise ModelError(f"{path}: {repr(key)[:_MAX_NAME]} is no name of a tensor; the file is damaged")
     return {str(key): value for key, value in values.items()}
 

@@ -21,7 +21,7 @@ MAX_STEPS = 300_000
 #: Characters of text in one pickle; the longest of released checkpoints are source texts, some 100 kB.
 MAX_TEXT = 32_000_000
 _MAX_INTEGER_BYTES = 16  # torch's magic number has 10
-_MAX_KEY = 2**31
+_MAX_KEY = 2**60  # smaller integers never share a hash
 
 #: Makes the value that a class or function name stands for, from the arguments the file gives.
 Builder = Callable[..., Any]
@@ -190,9 +190,9 @@ class _Machine:
             target[self.key(key)] = value
 
     def key(self, value: Any) -> Any:
-        # Hashing a tuple descends into it without a limit, and chosen integers can collide.
+        # Hashing a tuple descends into it without a limit, and large integers can be chosen to collide.
         if not isinstance(value, str) and not (isinstance(value, int) and abs(value) < _MAX_KEY):
-            self.refuse("has a table with keys that are neither text nor small numbers; is it what it should be?")
+            self.refuse("has a table with keys that are neither text nor integers; is it what it should be?")
         return value
 
     def named(self) -> None:
@@ -225,6 +225,8 @@ class _Machine:
 
     def set_state(self) -> None:
         state = self.pop()
+        if isinstance(self.top(), dict):
+            return  # a table with attributes, such as torch's numbers of versions; nothing needs them
         self.top(Record).state = state
 
     def persistent_value(self) -> None:

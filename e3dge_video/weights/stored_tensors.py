@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,7 +151,7 @@ def _storage_key(value: Any) -> _StorageKey | None:
     return _StorageKey(_DTYPES[name.text], key, count)
 
 
-def _never_called(*_: Sequence[Any]) -> None:
+def _never_called(*_: Any) -> None:
     raise ValueError("a storage class is only referred to")
 
 

@@ -204,7 +204,7 @@ DECODER = b"\x80\x04ctraining.triplane\nOSGDecoder\nq\x00)\x81"
         (b"\x80\x04Nr\xff\xff\xff\x7f.", "no network G_ema"),  # a memo slot of number 2 147 483 647
         (b"\x80\x04" + b"(" * 300_100, "more than 300000 pickle instructions"),
         (b"\x80\x04" + b"}" * 300_100, "more than 300000 pickle instructions"),
-        (b"\x80\x04}" + b")" + b"\x85" * 50_000 + b"Ns.", "neither text nor small numbers"),  # hashing would crash
+        (b"\x80\x04}" + b")" + b"\x85" * 50_000 + b"Ns.", "neither text nor integers"),  # hashing would crash
         (b"\x80\x04}" + b")" + b"\x85" * 50_000 + b".", "no network G_ema"),
         (DECODER + b"h\x00)\x81" * 50_000 + b"b" * 50_000 + b".", "no network G_ema"),  # objects within objects
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import zipfile
@@ -21,6 +22,7 @@ from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.weights import importing
 from e3dge_video.weights.bundle import read_bundle, read_spec, sha256
 from e3dge_video.weights.convert_eg3d import eg3d_config, eg3d_to_native
+from e3dge_video.weights.foreign import read_foreign, tensor_groups
 from e3dge_video.weights.importing import IMPORTERS, Imported, import_model
 from tests.support.eg3d_checkpoint import INIT, RENDERING, foreign_state, official_file
 
@@ -177,7 +179,7 @@ def test_boundaries_that_cannot_be_used(tmp_path: Path, cache: Path) -> None:
         ("bomb.safetensors", b"\xff\xff\xff\xff\xff\xff\x00\x00{", "not a readable safetensors file"),
         ("broken.json", b'{"init_kwargs": ', "cannot be read as JSON options"),
         ("deep.json", b'{"a":' * 100_000, "cannot be read as JSON options"),
-        ("legacy.pt", bytes.fromhex("80028a0a6cfc9c46f9206aa85019") + b".junk", "cannot be read as a torch checkpoint"),
+        ("legacy.pt", bytes.fromhex("80028a0a6cfc9c46f9206aa85019") + b".junk", "the download is not complete"),
     ],
 )
 def test_files_of_other_kinds(tmp_path: Path, cache: Path, name: str, data: bytes, message: str) -> None:
@@ -215,6 +217,60 @@ def test_a_zip_bomb(tmp_path: Path, cache: Path) -> None:
         archive.writestr("archive/data.pkl", b"\x80\x02}.")
         archive.writestr("archive/data/0", b"\x00" * 10_000_000)
     assert "unpacks to more than its own size" in refusal(cache, tmp_path / "bomb.pt")
+
+
+def _with_description(path: Path, description: bytes) -> Path:
+    """A zipped torch file whose pickle is this one."""
+    torch.save({"a": torch.ones(1)}, path)
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(name, description if name.endswith("data.pkl") else data)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("description", "message"),
+    [
+        # Torch's own reader would hash this key and crash.
+        (b"\x80\x02})" + b"\x85" * 10_000 + b"Ns.", "keys that are neither text nor integers"),
+        (b"\x80\x02" + b"(" * 20_100, "more than 20000 pickle instructions"),
+        (b"\x80\x02X\xff\xff\x00\x00", "not complete"),
+        (b"\x80\x02}X\x03\x00\x00\x00a\nbNs.", r"'a\nb' is no name of a tensor"),
+    ],
+)
+def test_torch_files_that_are_bombs(
+    tmp_path: Path, cache: Path, description: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("e3dge_video.weights.torch_files._MAX_STEPS", 20_000)
+    line = refusal(cache, _with_description(tmp_path / "bomb.pt", description))
+    assert line.startswith(f"{tmp_path / 'bomb.pt'}: ") and message in line
+    legacy = save(tmp_path / "old.pt", torch_legacy({"a": torch.ones(1)}, description))
+    assert refusal(cache, legacy).startswith(f"{legacy}: ")
+
+
+def torch_legacy(values: Any, description: bytes) -> bytes:
+    """A torch file of the older format whose fourth pickle, the checkpoint itself, is this one."""
+    stream = io.BytesIO()
+    torch.save(values, stream, _use_new_zipfile_serialization=False)
+    begin = stream.getvalue().index(b".\x80\x02}q\x00X\x01\x00\x00\x00a") + 1
+    return stream.getvalue()[:begin] + description
+
+
+def test_a_state_dictionary_with_versions(tmp_path: Path) -> None:
+    """Torch's state dictionaries carry an attribute, and optimisers have tables by number."""
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(module.parameters())
+    module(torch.ones(2)).sum().backward()
+    optimizer.step()
+    state = module.state_dict()
+    assert state._metadata
+    for zipped in (True, False):
+        values = {"g_ema": state, "optimizer": optimizer.state_dict()}
+        torch.save(values, tmp_path / "net.pt", _use_new_zipfile_serialization=zipped)
+        read = read_foreign(tmp_path / "net.pt")
+        assert torch.equal(tensor_groups(read.values)["g_ema"]["weight"], state["weight"])
 
 
 def _stylesdf(path: Path) -> None:
@@ -259,7 +315,7 @@ def test_a_project_that_is_added_is_asked(tmp_path: Path, monkeypatch: pytest.Mo
         @staticmethod
         def convert(files: Any) -> Any:
             assert [f.path for f in files] == [tmp_path / "sdf.pt"]
-            return eg3d.convert([importing.read_foreign(file)])
+            return eg3d.convert([read_foreign(file)])
 
     monkeypatch.setattr(importing, "IMPORTERS", (eg3d, Other))
     done = import_model([tmp_path / "sdf.pt"], "other")
