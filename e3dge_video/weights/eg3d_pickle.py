@@ -34,6 +34,8 @@ _MAX_VALUES = 10_000  # of a network's options
 _MAX_NAME = 128  # characters of a module's or tensor's name
 _NETWORKS = ("G_ema", "G", "D", "augment_pipe")
 
+_NUMPY_FORMS = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i"}
+
 #: Modules that are stored by name, without source text.
 _NAMED_MODULES = (
     "training.triplane.OSGDecoder",
@@ -168,7 +170,7 @@ def _persistent(meta: Any) -> _Persistent:
     if not isinstance(meta, dict) or meta.get("type") != "class" or meta.get("version") != _PERSISTENCE:
         raise ValueError(f"only classes in layout {_PERSISTENCE} are known")
     name, text = meta.get("class_name"), meta.get("module_src")
-    if not isinstance(name, str) or not isinstance(text, str):
+    if not isinstance(name, str) or not name.isidentifier() or len(name) > _MAX_NAME or not isinstance(text, str):
         raise ValueError("class name or source text is missing")
     return _Persistent(name, meta.get("state"), text)
 
@@ -182,14 +184,14 @@ def _empty_table() -> dict[str, Any]:
 
 
 def _numpy_dtype(code: Any, *_: Any) -> Record:
-    if code not in ("f8", "f4", "i8", "i4"):
+    if code not in tuple(_NUMPY_FORMS):
         raise ValueError(f"the number type {str(code)[:20]!r} is not known")
     return Record(code)
 
 
 def _numpy_scalar(dtype: Any, data: Any) -> float | int:
-    form = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i"}[dtype.type] if type(dtype) is Record else ""
-    if not form or not isinstance(data, memoryview) or len(data) != struct.calcsize(form):
+    form = _NUMPY_FORMS.get(dtype.type) if type(dtype) is Record else None
+    if form is None or not isinstance(data, memoryview) or len(data) != struct.calcsize(form):
         raise ValueError("no number")
     value: float | int = struct.unpack(form, data)[0]
     return value

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from e3dge_video.config.generators import EG3DConfig
+from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.weights.boundaries import same_for_all_rows
@@ -115,7 +116,8 @@ def _config(init: Mapping[str, Any], attributes: Mapping[str, Any]) -> EG3DConfi
         raise ModelError(
             f"EG3D checkpoint: {config.mapping.layers} mapping layers, at most {_MOST_LAYERS} are supported"
         )
-    return config
+    # The same check of types that reading the bundle makes.
+    return from_mapping(EG3DConfig, to_mapping(config), source="EG3D checkpoint")
 
 
 def _rest(values: Mapping[str, Any], group: str) -> dict[str, list[str]]:
@@ -127,7 +129,9 @@ def _rest(values: Mapping[str, Any], group: str) -> dict[str, list[str]]:
 
 def _without_folders(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of a data set; of paths only the last name, since folders are somebody's own."""
-    return {key: Path(value).name if key == "path" and value else value for key, value in options.items()}
+    return {
+        key: Path(value).name if key == "path" and isinstance(value, str) else value for key, value in options.items()
+    }
 
 
 EG3D_IMPORTER = Importer("EG3D", _recognises, _convert, same_for_all_rows)

@@ -183,6 +183,7 @@ def test_what_comes_after_the_end(tmp_path: Path, good: bytes) -> None:
         (b"\x80\x04Nb.", "no valid pickle"),
         (b"\x80\x02Q.", "refers to data outside"),
         (b"\x80\x04ccollections\nOrderedDict\nK\x01\x85R.", "arguments that it cannot have"),
+        (b"\x80\x04cnumpy.core.multiarray\nscalar\nctraining.triplane\nOSGDecoder\n)\x81C\x00\x86R.", "(no number)"),
         (b"\x80\x04\x8c\x0bcollections\x8c\x0bOrderedDict\x93.", "no network G_ema"),
     ],
 )
