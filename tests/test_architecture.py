@@ -178,7 +178,7 @@ def test_wheel_is_complete(wheel: Path) -> None:
     for name in ("pipelines", "configs"):
         assert files(wheel / "e3dge_video" / name) == files(ROOT / name), name
         assert files(ROOT / name)
-    for name in ("bundles", "sample"):
+    for name in ("bundles", "sample", "weights"):
         assert files(wheel / "e3dge_video" / name) == files(PACKAGE / name), name
 
 

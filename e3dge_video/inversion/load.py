@@ -15,10 +15,17 @@ from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.matting import MatteNet
-from e3dge_video.weights.bundle import Bundle, read_bundle
+from e3dge_video.weights.bundle import (
+    EDITS_FILE,
+    ENCODER_FILE,
+    GENERATOR_FILE,
+    Bundle,
+    read_bundle,
+    read_spec,
+    require_encoders,
+)
 from e3dge_video.weights.catalog import find_bundle
 
-GENERATOR_FILE, ENCODER_FILE, EDITS_FILE = "generator.safetensors", "encoder.safetensors", "edits.safetensors"
 EXPRESSION_KEY = "expression"
 
 
@@ -41,7 +48,7 @@ def load_generator(name: str) -> EG3D:
     Raises:
         ModelError: No such bundle, or it does not hold what it should.
     """
-    return _generator(read_bundle(find_bundle(name)))
+    return generator_of(read_bundle(find_bundle(name)))
 
 
 def load_inverter(name: str = "starter", *, device: str = "cpu") -> Inverter:
@@ -50,8 +57,11 @@ def load_inverter(name: str = "starter", *, device: str = "cpu") -> Inverter:
     Raises:
         ModelError: No such bundle, or it does not hold what it should.
     """
-    bundle = read_bundle(find_bundle(name))
-    spec, generator = bundle.spec, _generator(bundle)
+    folder = find_bundle(name)
+    require_encoders(folder, read_spec(folder))
+    bundle = read_bundle(folder)
+    spec, generator = bundle.spec, generator_of(bundle)
+    assert spec.encoder is not None and spec.matte is not None
     encoder = GlobalEncoder(spec.encoder, generator.latent_shape)
     modules: dict[str, nn.Module] = {
         "encoder": encoder,
@@ -81,7 +91,8 @@ def load_settler(folder: Path) -> Settler:
     return Settler(face_points.eval().requires_grad_(False), _tensors(bundle, EDITS_FILE)[EXPRESSION_KEY])
 
 
-def _generator(bundle: Bundle) -> EG3D:
+def generator_of(bundle: Bundle) -> EG3D:
+    """The generator of a bundle already read, in evaluation mode."""
     if bundle.spec.backbone != "eg3d":
         raise ModelError(f"{bundle.folder}: backbone {bundle.spec.backbone!r} is not known; this version knows eg3d")
     generator = EG3D(bundle.spec.generator)

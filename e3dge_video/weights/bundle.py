@@ -6,6 +6,8 @@ generator.safetensors    G
 encoder.safetensors      E0, E_ξ, 3D landmarks, matte
 edits.safetensors        one direction per attribute, and the basis of expression
 ```
+
+An imported generator may stand alone: without encoders it can be rendered, but no video can be inverted with it.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
 
 FORMAT = 1
+GENERATOR_FILE, ENCODER_FILE, EDITS_FILE = "generator.safetensors", "encoder.safetensors", "edits.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,18 @@ class EditSpec:
 
 
 @dataclass(frozen=True)
+class CheckFigures:
+    """What the check image (`weights/check_image.py`) looked like when the bundle was made.
+
+    Attributes:
+        fields: Means over 4 × 4 equal fields of the image: red, green, blue of the first field, then of the next,
+            row by row; nominally in [-1, 1].
+    """
+
+    fields: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class BundleSpec:
     """Everything in `model.json`.
 
@@ -55,11 +70,12 @@ class BundleSpec:
         neural_resolution: Side of the volume rendering, pixels.
         crop: Crop convention of its pictures; "eg3d".
         generator: Sizes of G.
-        encoder: Sizes of E0.
-        matte: Sizes of the matte network.
+        encoder: Sizes of E0; None: the bundle has no encoders.
+        matte: Sizes of the matte network; None: as above.
         edits: Attributes that can be edited.
         provenance: Data, commands, seeds and figures that made it.
         files: SHA-256 of each weight file.
+        check: What its check image looks like; None: not recorded.
     """
 
     name: str
@@ -69,11 +85,12 @@ class BundleSpec:
     neural_resolution: int
     crop: str
     generator: EG3DConfig
-    encoder: GlobalEncoderConfig
-    matte: MatteConfig
+    encoder: GlobalEncoderConfig | None = None
+    matte: MatteConfig | None = None
     edits: dict[str, EditSpec] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    check: CheckFigures | None = None
     format: int = FORMAT
 
 
@@ -110,6 +127,19 @@ def read_spec(folder: Path) -> BundleSpec:
         raise ModelError(str(error)) from error
 
 
+def require_encoders(folder: Path, spec: BundleSpec) -> None:
+    """Refuse a bundle that cannot invert pictures.
+
+    Raises:
+        ModelError: It has no encoders.
+    """
+    if spec.encoder is None or spec.matte is None or ENCODER_FILE not in spec.files:
+        raise ModelError(
+            f"{folder}: the model {spec.name} is a generator alone, without the encoders (E0, E_ξ, 3D landmarks, "
+            "matte) that videos need; choose a --model that has them, such as starter"
+        )
+
+
 def read_bundle(folder: Path, *, verify: bool = True) -> Bundle:
     """Read a bundle with all its tensors.
 
@@ -135,10 +165,14 @@ def read_bundle(folder: Path, *, verify: bool = True) -> Bundle:
     return Bundle(folder, spec, tensors)
 
 
-def write_bundle(folder: Path, spec: BundleSpec, tensors: Mapping[str, Mapping[str, Tensor]]) -> BundleSpec:
+def write_bundle(
+    folder: Path, spec: BundleSpec, tensors: Mapping[str, Mapping[str, Tensor]], *, exact: bool = False
+) -> BundleSpec:
     """Write a bundle; returns the specification with the files' SHA-256.
 
-    Floats become fp16, except where a tensor has values beyond its range (variances of batch normalisation).
+    Args:
+        exact: Keep fp32. Otherwise floats become fp16, except where a tensor has values beyond its range (variances of
+            batch normalisation).
 
     Raises:
         ModelError: A weight is not a number.
@@ -146,7 +180,7 @@ def write_bundle(folder: Path, spec: BundleSpec, tensors: Mapping[str, Mapping[s
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, values in tensors.items():
-        stored = {k: _compact(v).contiguous().cpu() for k, v in values.items()}
+        stored = {k: (v if exact else _compact(v)).contiguous().cpu() for k, v in values.items()}
         for key, value in stored.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise ModelError(f"{name}: {key} has values that are no finite numbers; the training went wrong")

@@ -189,10 +189,7 @@ def eg3d_to_native(foreign: Mapping[str, Tensor], config: EG3DConfig) -> dict[st
         foreign: State dictionary of the official generator (`G_ema`).
         config: What `eg3d_config` made of its options.
     """
-    ignored = dict(IGNORED)
-    if config.superresolution.noise == "none":
-        ignored |= IGNORED_WITHOUT_SR_NOISE
-    native = rename_layers(foreign, ignored, _GENERATOR_NAMES)
+    native = rename_layers(foreign, _ignored(config), _GENERATOR_NAMES)
     with torch.device("meta"):
         expected = {name: value.shape for name, value in EG3D(config).state_dict().items()}
     check_state(
@@ -202,6 +199,15 @@ def eg3d_to_native(foreign: Mapping[str, Tensor], config: EG3DConfig) -> dict[st
         advice="is the file damaged, or not an EG3D generator?",
     )
     return native
+
+
+def ignored_keys(foreign: Mapping[str, Tensor], config: EG3DConfig) -> dict[str, list[str]]:
+    """Foreign keys that `eg3d_to_native` leaves out, by the reason for it."""
+    found: dict[str, list[str]] = {}
+    for pattern, reason in _ignored(config).items():
+        if keys := [key for key in foreign if re.fullmatch(pattern, key)]:
+            found[reason] = keys
+    return found
 
 
 def rename_layers(
@@ -240,6 +246,10 @@ def discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             renamed[key] = value
     return rename_layers(renamed)
+
+
+def _ignored(config: EG3DConfig) -> dict[str, str]:
+    return IGNORED | (IGNORED_WITHOUT_SR_NOISE if config.superresolution.noise == "none" else {})
 
 
 def _check_filter(key: str, value: Tensor) -> None:
