@@ -69,7 +69,8 @@ def test_a_run(studio: Studio, run: Run, tmp_path: Path) -> None:
     first, second = out.splitlines()
     assert re.fullmatch(rf"68 frames in \d+\.\d s \(\d+(\.\d+)? frames per second\) → {re.escape(str(folder))}", first)
     assert second == f"look at {folder}/report.html or play {folder}/compare.mp4"
-    progress, note = err.splitlines()
+    *earlier, progress, note = err.splitlines()
+    assert all(line.startswith("scan ") for line in earlier), "a slow machine reports on the way"
     assert re.match(
         r"scan 68/68 .*\| prep 68/68 .*\| observe 68/68 .*\| prep again 68/68 .*\| portrait 68/68", progress
     )
