@@ -60,7 +60,7 @@ def info(name: str, as_json: bool) -> None:
         raise ModelError(f"{folder / missing[0]}: missing; the bundle {spec.name} is incomplete, install it again")
     click.echo(f"{spec.name}  ({folder})")
     click.echo(f"  licence      {spec.licence}")
-    for title, text in _configuration(spec):
+    for title, text in _configuration(spec).items():
         click.echo(f"  {title:<12} {text}")
     click.echo("  edits" if spec.edits else "  edits        none")
     for edit, use in sorted(spec.edits.items()):
@@ -176,24 +176,17 @@ class _Bar:
         self.bar.update(done - self.bar.n)
 
 
-def _configuration(spec: BundleSpec) -> list[tuple[str, str]]:
-    """What the networks are, as titles and texts."""
-    generator = spec.generator
-    backbone, rays, upsampling = generator.backbone, generator.rays, generator.superresolution
-    bounds = "where they meet the box" if rays.near_far == "auto" else "{:g} … {:g}".format(*rays.near_far)
+def _configuration(spec: BundleSpec) -> dict[str, str]:
+    """What the networks are: titles and texts."""
     encoders = (
         "none: the generator alone, for use from Python" if spec.encoder is None else "E0, E_ξ, 3D landmarks, matte"
     )
-    return [
-        ("backbone", f"{spec.backbone}, pictures {spec.resolution} px, volume rendering {spec.neural_resolution} px"),
-        ("planes", f"3 × {backbone.plane_channels} × {backbone.plane_resolution}², crop {spec.crop}"),
-        ("codes", f"z {generator.z_dim}, W+ {generator.latent_rows} × {generator.w_dim}, camera "
-                  f"{generator.mapping.camera}"),
-        ("rays", f"{rays.coarse} + {rays.fine} samples, {bounds}, box {generator.volume.box_warp:g}, axes as "
-                 f"{generator.volume.plane_axes}"),
-        ("upsampling", f"{upsampling.kind}, noise {upsampling.noise}"),
-        ("encoders", encoders),
-    ]  # fmt: skip
+    sizes = f"pictures {spec.resolution} px, volume rendering {spec.neural_resolution} px"
+    return {
+        "backbone": f"{spec.backbone}, {sizes}, crop {spec.crop}",
+        **spec.generator.describe(),
+        "encoders": encoders,
+    }
 
 
 def _shortened(value: Any) -> Any:

@@ -112,14 +112,42 @@ class StyleSDFConfig:
         return 0 if self.decoder is None else 2 * len(self.decoder.channels)
 
     @property
+    def z_dim(self) -> int:
+        """Numbers Z of a random input: as many as a code of the field has."""
+        return self.siren.width
+
+    @property
     def latent_width(self) -> int:
         """Width of a W+ code: the larger of the field's and the decoder's."""
         return self.siren.width if self.decoder is None else max(self.siren.width, self.decoder.w_dim)
 
     @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(L, W) of a W+ code."""
+        return self.field_rows + self.decoder_rows, self.latent_width
+
+    @property
     def image_resolution(self) -> int:
         """Pixels of the final image."""
         return self.resolution if self.decoder is None else self.resolution << (len(self.decoder.channels) - 1)
+
+    def describe(self) -> dict[str, str]:
+        """What it is, for people: short titles and texts."""
+        siren, volume, decoder, viewpoint = self.siren, self.volume, self.decoder, self.viewpoint
+        codes = f"z {self.z_dim}, W+ {self.field_rows} × {siren.width} (field)"
+        upsampling = "none: the volume renderer alone"
+        if decoder is not None:
+            codes += f", {self.decoder_rows} × {decoder.w_dim} (decoder)"
+            upsampling = f"StyleGAN2 decoder, {' '.join(map(str, decoder.channels))} channels"
+        spread = " and ".join(f"{angle:g}" for angle in viewpoint.spread)
+        return {
+            "field": f"{volume.mode}, {siren.depth} + 1 FiLM-SIREN layers of {siren.width}",
+            "codes": codes,
+            "rays": f"{volume.samples} samples ({volume.sampling}), within {volume.half_depth:g} of the head's centre",
+            "upsampling": upsampling,
+            "viewpoints": f"{viewpoint.distribution}, {spread} rad to the side and up, half field of view "
+            f"{viewpoint.half_fov_deg:g}°",
+        }
 
 
 def _positive(name: str, value: float) -> None:

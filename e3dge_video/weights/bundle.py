@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
 from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
-from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
 
@@ -64,12 +64,12 @@ class BundleSpec:
 
     Attributes:
         name: Name of the model.
-        backbone: Which generator class; "eg3d".
+        backbone: Which generator: a name in `BACKBONES`.
         licence: SPDX name or a sentence; shown by `models info` and in every report.
         resolution: Side of the pictures it makes, pixels.
         neural_resolution: Side of the volume rendering, pixels.
-        crop: Crop convention of its pictures; "eg3d".
-        generator: Sizes of G.
+        crop: Crop convention of its pictures; "eg3d", "ffhq" or "afhq".
+        generator: Sizes of G, of the kind that `backbone` names.
         encoder: Sizes of E0; None: the bundle has no encoders.
         matte: Sizes of the matte network; None: as above.
         edits: Attributes that can be edited.
@@ -84,7 +84,7 @@ class BundleSpec:
     resolution: int
     neural_resolution: int
     crop: str
-    generator: EG3DConfig
+    generator: GeneratorConfig
     encoder: GlobalEncoderConfig | None = None
     matte: MatteConfig | None = None
     edits: dict[str, EditSpec] = field(default_factory=dict)
@@ -92,6 +92,10 @@ class BundleSpec:
     files: dict[str, str] = field(default_factory=dict)
     check: CheckFigures | None = None
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.generator, BACKBONES[self.backbone]):
+            raise ConfigError(f"backbone {self.backbone} does not go with a {type(self.generator).__name__}")
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,15 @@ def read_spec(folder: Path) -> BundleSpec:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else None
         raise ModelError(f"{path}: bundle format {found}, this version reads format {FORMAT}")
+    backbone, options = values.get("backbone"), values.get("generator")
+    if backbone not in BACKBONES or not isinstance(options, dict):
+        raise ModelError(
+            f"{path}: has no options of a known generator (backbone {backbone!r}); this version knows "
+            f"{', '.join(BACKBONES)}"
+        )
     try:
-        return from_mapping(BundleSpec, values, source=str(path))
+        generator = from_mapping(BACKBONES[backbone], options, source=str(path), prefix="generator.")
+        return from_mapping(BundleSpec, {**values, "generator": generator}, source=str(path))
     except ConfigError as error:
         raise ModelError(str(error)) from error
 

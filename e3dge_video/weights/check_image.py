@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.generators.base import Generator
 from e3dge_video.weights.bundle import CheckFigures
 
 _TRUNCATION = 0.7  # a picture worth looking at
@@ -18,9 +18,9 @@ TOLERANCE = 5e-3
 
 
 @torch.no_grad()
-def check_image(generator: EG3D) -> Tensor:
+def check_image(generator: Generator) -> Tensor:
     """Render the check image; the same on every machine but for rounding. [3, H, H]"""
-    width = generator.config.z_dim
+    width = generator.z_dim
     # Quantiles of the normal distribution in a fixed order: no random generator, whose numbers may change.
     order = (torch.arange(width, dtype=torch.float64) * ((math.sqrt(5) - 1) / 2)) % 1
     z = torch.erfinv((2 * order.argsort() + 1) / width - 1).float()[None] * math.sqrt(2)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.generators.base import Generator
 from e3dge_video.weights.bundle import BundleSpec
 from e3dge_video.weights.foreign import ForeignFile
 
@@ -27,7 +27,7 @@ class Converted:
 
     spec: BundleSpec
     tensors: dict[str, dict[str, Tensor]]
-    generator: EG3D
+    generator: Generator
     used: int
     ignored: dict[str, list[str]] = field(default_factory=dict)
 

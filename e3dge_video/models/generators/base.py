@@ -6,7 +6,7 @@ Letters: B batch, P heads, R pixels of the volume-rendered image, C features, L 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -62,7 +62,14 @@ class RenderOutput:
 
 
 class Generator(Protocol):
-    """z → latents → planes → rendering → image. Gradients reach latents, planes and camera."""
+    """z → latents → planes → rendering → image. Gradients reach latents, planes and camera.
+
+    Every generator is a torch module besides.
+    """
+
+    @property
+    def z_dim(self) -> int:
+        """Numbers Z of a random input."""
 
     @property
     def latent_shape(self) -> tuple[int, int]:
@@ -108,3 +115,6 @@ class Generator(Protocol):
 
     def synthesize(self, latents: Tensor, camera: Camera) -> Tensor:
         """Latents and cameras → final images. [B, 3, H, H]"""
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move it to a device; it returns itself."""

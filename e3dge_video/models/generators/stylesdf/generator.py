@@ -46,9 +46,14 @@ class StyleSDF(nn.Module):
         self.register_buffer("mean_latents", torch.zeros(self.latent_shape))
 
     @property
+    def z_dim(self) -> int:
+        """Numbers Z of a random input."""
+        return self.config.z_dim
+
+    @property
     def latent_shape(self) -> tuple[int, int]:
         """(L, W) of a W+ code."""
-        return self.config.field_rows + self.config.decoder_rows, self.config.latent_width
+        return self.config.latent_shape
 
     def frontal_camera(self) -> Camera:
         """The camera in front of the face. One camera"""
