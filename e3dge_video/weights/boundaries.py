@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,19 @@ _FILE = "boundary.npy"
 _MAX_FILES = 1000
 #: InterfaceGAN's own range; what a boundary bears depends on the attribute and was not looked at here.
 _LIMITS = (-3.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where one attribute changes in W.
+
+    Attributes:
+        direction: The boundary's normal, towards more of the attribute. [W]
+        folder: The folder that was given, for messages.
+    """
+
+    direction: Tensor
+    folder: Path
 
 
 def boundary_files(folder: Path) -> list[Path]:
@@ -32,13 +46,13 @@ def boundary_files(folder: Path) -> list[Path]:
     return found
 
 
-def read_boundaries(folder: Path) -> dict[str, Tensor]:
-    """Directions by attribute, the folder's names in lower case. [W] each
+def read_boundaries(folder: Path) -> dict[str, Boundary]:
+    """Boundaries by attribute, the folder's names in lower case.
 
     Raises:
         ModelError: No such folder, or a file that is no direction.
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, Boundary] = {}
     for path in boundary_files(folder):
         name = path.parent.resolve().name.lower()
         if name in found:
@@ -53,31 +67,29 @@ def read_boundaries(folder: Path) -> dict[str, Tensor]:
         direction = torch.from_numpy(np.array(values, np.float32).reshape(-1))
         if not torch.isfinite(direction).all() or not direction.any():
             raise ModelError(f"{path}: has values that are NaN or infinite, or zeros only; it gives no direction")
-        found[name] = direction
+        found[name] = Boundary(direction, folder)
     return found
 
 
-def same_for_all_rows(
-    boundaries: Mapping[str, Tensor], latent_shape: tuple[int, int], source: str
-) -> dict[str, Tensor]:
-    """Directions in W as directions in W+: each row moves alike. [W] each → [L, W] each
+def repeated(boundaries: Mapping[str, Boundary], name: str, rows: int, width: int) -> Tensor:
+    """A direction in W as one in W+: each of its rows moves alike. [rows, width]
 
     Args:
-        boundaries: Directions by attribute.
-        latent_shape: (L, W) of the generator.
-        source: Where they come from, for messages.
+        boundaries: All boundaries.
+        name: The one that is meant.
+        rows: Rows of the codes that it moves.
+        width: Their width.
 
     Raises:
-        ModelError: They belong to a generator of another width.
+        ModelError: It belongs to codes of another width.
     """
-    rows, width = latent_shape
-    for name, direction in boundaries.items():
-        if len(direction) != width:
-            raise ModelError(
-                f"{source}: boundary {name} is {len(direction)} wide, but this generator's codes are {width} wide; "
-                "boundaries serve only the generator they were found for"
-            )
-    return {name: direction.expand(rows, -1).clone() for name, direction in boundaries.items()}
+    boundary = boundaries[name]
+    if len(boundary.direction) != width:
+        raise ModelError(
+            f"{boundary.folder}: boundary {name} is {len(boundary.direction)} wide, but this generator's codes are "
+            f"{width} wide; boundaries serve only the generator they were found for"
+        )
+    return boundary.direction.expand(rows, -1).clone()
 
 
 def boundary_edit() -> EditSpec:

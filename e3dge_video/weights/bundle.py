@@ -125,14 +125,14 @@ def read_spec(folder: Path) -> BundleSpec:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else None
         raise ModelError(f"{path}: bundle format {found}, this version reads format {FORMAT}")
-    backbone, options = values.get("backbone"), values.get("generator")
-    if backbone not in BACKBONES or not isinstance(options, dict):
+    kind, options = BACKBONES.get(str(values.get("backbone"))), values.get("generator")
+    if kind is None or not isinstance(options, dict):
         raise ModelError(
-            f"{path}: has no options of a known generator (backbone {backbone!r}); this version knows "
+            f"{path}: has no options of a known generator (backbone {values.get('backbone')!r}); this version knows "
             f"{', '.join(BACKBONES)}"
         )
     try:
-        generator = from_mapping(BACKBONES[backbone], options, source=str(path), prefix="generator.")
+        generator = from_mapping(kind, options, source=str(path), prefix="generator.")
         return from_mapping(BundleSpec, {**values, "generator": generator}, source=str(path))
     except ConfigError as error:
         raise ModelError(str(error)) from error

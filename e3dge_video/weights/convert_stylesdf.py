@@ -126,6 +126,12 @@ def stylesdf_to_native(
     return native
 
 
+def ignored_keys(foreign: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """Reason → parameters of the official generator that we do not take over for it."""
+    found = {reason: [key for key in foreign if re.fullmatch(pattern, key)] for pattern, reason in IGNORED.items()}
+    return {reason: keys for reason, keys in found.items() if keys}
+
+
 def image_discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the parameters of StyleSDF's image discriminator (`d` of a full model) to ours.
 

@@ -97,13 +97,16 @@ def checked_floats(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tens
     """The tensors in fp32.
 
     Raises:
-        ModelError: One holds no floating-point numbers, or some that are not finite.
+        ModelError: One holds no floating-point numbers, some that are not finite, or more than are stored.
     """
     for key, value in tensors.items():
-        if not value.is_floating_point():
+        if not value.is_floating_point() or value.layout is not torch.strided:
             raise ModelError(
                 f"{source}: {key} holds {value.dtype} instead of floats; the file is damaged, get it again"
             )
+        # A view may show the same few numbers again and again: it would fill the memory when it is worked with.
+        if value.is_meta or value.nbytes > value.untyped_storage().nbytes():
+            raise ModelError(f"{source}: {key} describes more values than are stored; the file is damaged")
         if not torch.isfinite(value).all():
             raise ModelError(f"{source}: {key} has values that are NaN or infinite; the file is damaged, get it again")
     return {key: value.float() for key, value in tensors.items()}

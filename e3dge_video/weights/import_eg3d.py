@@ -12,8 +12,8 @@ from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
 from e3dge_video.models.generators.eg3d.generator import EG3D
-from e3dge_video.weights.boundaries import same_for_all_rows
-from e3dge_video.weights.bundle import GENERATOR_FILE, BundleSpec
+from e3dge_video.weights.boundaries import Boundary, boundary_edit, repeated
+from e3dge_video.weights.bundle import EDITS_FILE, GENERATOR_FILE, BundleSpec
 from e3dge_video.weights.convert_eg3d import eg3d_config, eg3d_to_native, ignored_keys
 from e3dge_video.weights.foreign import ForeignFile, checked_floats, tensor_groups
 from e3dge_video.weights.importer import Converted, Importer
@@ -41,7 +41,7 @@ def _generator_group(file: ForeignFile) -> str | None:
     return next((name for name in _GROUPS if any(key.startswith(_SIGN) for key in groups.get(name, ()))), None)
 
 
-def _convert(files: Sequence[ForeignFile]) -> Converted:
+def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -> Converted:
     models = [file for file in files if _recognises(file)]
     options = [file for file in files if file.kind == "options"]
     if surplus := [*models[1:], *options[1:], *(f for f in files if f not in models and f not in options)]:
@@ -71,6 +71,7 @@ def _convert(files: Sequence[ForeignFile]) -> Converted:
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # what nonsense in the options leads to
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{source}: EG3D checkpoint: an option has a value that cannot be used ({reason})") from error
+    directions = {name: repeated(boundaries, name, *config.latent_shape) for name in boundaries}
     generator = EG3D(config)
     generator.load_state_dict(native)
     return Converted(
@@ -82,9 +83,10 @@ def _convert(files: Sequence[ForeignFile]) -> Converted:
             neural_resolution=config.resolution,
             crop="eg3d",
             generator=config,
+            edits={name: boundary_edit() for name in directions},
             provenance={"project": "EG3D", **facts},
         ),
-        tensors={GENERATOR_FILE: native},
+        tensors={GENERATOR_FILE: native} | ({EDITS_FILE: directions} if directions else {}),
         generator=generator.eval().requires_grad_(False),
         used=len(native),
         ignored=ignored | ignored_keys(tensors, config),
@@ -134,4 +136,4 @@ def _without_folders(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-EG3D_IMPORTER = Importer("EG3D", _recognises, _convert, same_for_all_rows)
+EG3D_IMPORTER = Importer("EG3D", _recognises, _convert)

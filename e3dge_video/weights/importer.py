@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from e3dge_video.models.generators.base import Generator
+from e3dge_video.weights.boundaries import Boundary
 from e3dge_video.weights.bundle import BundleSpec
 from e3dge_video.weights.foreign import ForeignFile
 
@@ -18,7 +19,7 @@ class Converted:
     """A foreign model in our terms.
 
     Attributes:
-        spec: Its specification; name, edits, check figures and the origin of the files are filled in later.
+        spec: Its specification; name, check figures and the origin of the files are filled in later.
         tensors: Tensors of each of our files, fp32.
         generator: The generator itself, loaded, in evaluation mode.
         used: Number of foreign tensors that were taken over.
@@ -44,11 +45,10 @@ class Importer:
     Attributes:
         name: The project.
         recognises: Whether a file is one of its model files.
-        convert: Its model files, with any options → the model. Raises `ModelError` if they do not make one.
-        directions: Boundaries [W], (L, W), source → directions [L, W]. Raises `ModelError` if they do not fit.
+        convert: Its model files, with any options, and boundaries for them by name → the model with its edits. Raises
+            `ModelError` if they do not make one.
     """
 
     name: str
     recognises: Callable[[ForeignFile], bool]
-    convert: Callable[[Sequence[ForeignFile]], Converted]
-    directions: Callable[[Mapping[str, Tensor], tuple[int, int], str], dict[str, Tensor]]
+    convert: Callable[[Sequence[ForeignFile], Mapping[str, Boundary]], Converted]

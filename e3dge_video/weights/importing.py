@@ -7,19 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from e3dge_video.errors import ModelError
-from e3dge_video.weights.boundaries import boundary_edit
-from e3dge_video.weights.bundle import EDITS_FILE, BundleSpec
+from e3dge_video.weights.boundaries import Boundary
+from e3dge_video.weights.bundle import BundleSpec
 from e3dge_video.weights.check_image import check_figures, check_image
 from e3dge_video.weights.foreign import ForeignFile, read_foreign, tensor_groups
 from e3dge_video.weights.import_eg3d import EG3D_IMPORTER
+from e3dge_video.weights.import_stylesdf import STYLESDF_IMPORTER
 from e3dge_video.weights.importer import Importer
 from e3dge_video.weights.install import check_name, install_bundle
 
 #: All known projects; the first that recognises a file imports it.
-IMPORTERS: tuple[Importer, ...] = (EG3D_IMPORTER,)
+IMPORTERS: tuple[Importer, ...] = (EG3D_IMPORTER, STYLESDF_IMPORTER)
 
 
 @dataclass(frozen=True)
@@ -58,22 +58,12 @@ def import_model(files: Sequence[Path], name: str, *, overwrite: bool = False) -
     foreign = [read_foreign(path) for path in files]
     models = [file for file in foreign if file.kind != "boundaries"]
     importer = _importer(models, foreign)
-    converted = importer.convert(models)
-    directions = _directions(importer, foreign, converted.generator.latent_shape)
+    converted = importer.convert(models, _boundaries(foreign))
     image = check_image(converted.generator)
     if not torch.isfinite(image).all():
         raise ModelError(f"{models[0].path}: its generator draws pictures that are no finite numbers; it is damaged")
-    spec = replace(
-        converted.spec,
-        name=name,
-        edits={attribute: boundary_edit() for attribute in directions},
-        provenance=converted.provenance(foreign),
-        check=check_figures(image),
-    )
-    tensors = dict(converted.tensors)
-    if directions:
-        tensors[EDITS_FILE] = directions
-    folder, written = install_bundle(spec, tensors, overwrite=overwrite)
+    spec = replace(converted.spec, name=name, provenance=converted.provenance(foreign), check=check_figures(image))
+    folder, written = install_bundle(spec, converted.tensors, overwrite=overwrite)
     ignored = sum(len(names) for names in converted.ignored.values())
     return Imported(folder, written, importer.name, converted.used, ignored)
 
@@ -92,12 +82,12 @@ def _importer(models: Sequence[ForeignFile], foreign: Sequence[ForeignFile]) -> 
     raise ModelError(f"{file.path}: is no checkpoint that this version can import ({holds}); it can import: {known}")
 
 
-def _directions(importer: Importer, foreign: Sequence[ForeignFile], latent_shape: tuple[int, int]) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+def _boundaries(foreign: Sequence[ForeignFile]) -> dict[str, Boundary]:
+    """The boundaries of all folders, by name."""
+    found: dict[str, Boundary] = {}
     for file in foreign:
         if file.kind == "boundaries":
-            directions = importer.directions(file.values, latent_shape, str(file.path))
-            if twice := directions.keys() & found.keys():
+            if twice := file.values.keys() & found.keys():
                 raise ModelError(f"{file.path}: boundary {min(twice)} is in another folder, too; give one of them")
-            found |= directions
+            found |= file.values
     return found

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Literal
 
 from e3dge_video.errors import ModelError
@@ -66,3 +68,14 @@ def public_file(name: str) -> PublicFile:
     if name not in known:
         raise ModelError(f"{name}: no published checkpoint is known by this name; known are {', '.join(known)}")
     return known[name]
+
+
+def published_as(path: Path) -> PublicFile | None:
+    """The published checkpoint that a file is, byte for byte; None: none of those whose size and MD5 are known."""
+    size = path.stat().st_size
+    alike = [entry for entry in public_files().values() if entry.bytes == size and entry.md5 is not None]
+    if not alike:
+        return None
+    with path.open("rb") as file:
+        md5 = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return next((entry for entry in alike if entry.md5 == md5), None)

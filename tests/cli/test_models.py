@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +16,7 @@ from e3dge_video.cli.main import main
 from e3dge_video.io.images import read_image
 from e3dge_video.weights.public_files import PublicFile
 from tests.support.checkpoint_server import Offer, serving
-from tests.support.eg3d_checkpoint import official_file
+from tests.support.official_models import OFFICIAL_MODELS, OfficialModel
 from tests.support.portraits import Studio
 
 Call = Callable[..., tuple[int, str, str]]
@@ -89,17 +88,22 @@ def test_info_of_an_incomplete_bundle(installed: Path, call: Call) -> None:
     assert code == 1 and "encoder.safetensors: missing" in err and len(err.splitlines()) == 1
 
 
+@pytest.fixture(params=OFFICIAL_MODELS)
+def official(request: pytest.FixtureRequest) -> OfficialModel:
+    """A tiny official model of each generator."""
+    return OFFICIAL_MODELS[request.param]
+
+
 @pytest.fixture
-def imported(tmp_path: Path, call: Call) -> Path:
-    """A tiny official checkpoint, imported as `heads` with one edit."""
+def imported(official: OfficialModel, tmp_path: Path, call: Call) -> Path:
+    """The official model, imported as `heads` with one edit."""
     torch.manual_seed(0)
-    (tmp_path / "heads.pkl").write_bytes(official_file())
-    (tmp_path / "edits" / "Smiling").mkdir(parents=True)
-    np.save(tmp_path / "edits" / "Smiling" / "boundary.npy", np.eye(6, dtype=np.float32)[:1])
-    code, out, err = call("import", tmp_path / "heads.pkl", tmp_path / "edits", "--as", "heads")
+    file, edits = official.write(tmp_path), official.write_boundaries(tmp_path / "edits")
+    code, out, err = call("import", file, edits, "--as", "heads")
     assert (code, err) == (0, ""), err
-    assert "imported heads: EG3D, pictures 128 px, edits: smiling" in out and "NVIDIA" in out
+    assert f"imported heads: {official.project}, pictures " in out and "px, edits: smiling" in out
     assert "tensors taken over" in out and f"wrote {tmp_path / 'cache' / 'models' / 'heads'}" in out
+    assert "licence: as its publisher says; the official" in out
     return tmp_path / "cache" / "models" / "heads"
 
 
@@ -110,31 +114,20 @@ def only_error(result: tuple[int, str, str]) -> str:
     return err.strip()
 
 
-def test_import_and_info(imported: Path, call: Call) -> None:
+def test_import_and_info(imported: Path, official: OfficialModel, call: Call) -> None:
     code, out, _ = call("info", "heads")
     assert code == 0
-    for expected in (
-        "licence      as its publisher says; the official EG3D weights: NVIDIA",
-        "eg3d, pictures 128 px, volume rendering 16 px",
-        "z 8, W+ 14 × 6, camera conditioned",
-        "6 + 5 samples, 2.25 … 3.3, box 1, axes as released",
-        "2X, noise none",
-        "encoders     none",
-        "smiling        -3 … 3",
-        '"name": "heads.pkl"',
-        "the super-resolution never adds noise",
-        "superresolution.block0.conv0.noise_const",
-        "more",
-    ):
+    for expected in (*official.info, "encoders     none", f'"name": "{official.file}"', "more"):
         assert expected in out, expected
-    assert any(line.startswith("heads ") for line in call("list")[1].splitlines())
+    [line] = [line for line in call("list")[1].splitlines() if line.startswith("heads ")]
+    assert f"{official.backbone}, " in line and line.endswith("edits: smiling")
 
 
-def test_import_refuses_in_one_line(imported: Path, call: Call, tmp_path: Path) -> None:
+def test_import_refuses_in_one_line(imported: Path, official: OfficialModel, call: Call, tmp_path: Path) -> None:
     (tmp_path / "page.pkl").write_text("<html>")
     assert "page.pkl: is a web page" in only_error(call("import", tmp_path / "page.pkl", "--as", "page"))
-    assert "heads: is there already" in only_error(call("import", tmp_path / "heads.pkl", "--as", "heads"))
-    assert "--as" in only_error(call("import", tmp_path / "heads.pkl"))
+    assert "heads: is there already" in only_error(call("import", tmp_path / official.file, "--as", "heads"))
+    assert "--as" in only_error(call("import", tmp_path / official.file))
 
 
 def test_a_generator_alone_cannot_run(
@@ -148,6 +141,7 @@ def test_a_generator_alone_cannot_run(
 
 
 def test_verify(imported: Path, call: Call, tmp_path: Path) -> None:
+    side = json.loads((imported / "model.json").read_text())["resolution"]
     before = sorted(tmp_path.rglob("*"))
     code, out, err = call("verify", "heads")
     assert (code, err) == (0, "")
@@ -157,7 +151,7 @@ def test_verify(imported: Path, call: Call, tmp_path: Path) -> None:
     )
     assert sorted(tmp_path.rglob("*")) == before
     code, out, _ = call("verify", imported, "--out", tmp_path / "check.png")
-    assert code == 0 and read_image(tmp_path / "check.png").shape == (128, 128, 3)
+    assert code == 0 and read_image(tmp_path / "check.png").shape == (side, side, 3)
     assert "written as .png" in only_error(call("verify", "heads", "--out", tmp_path / "check.jpg"))
 
 

@@ -273,16 +273,16 @@ def test_a_state_dictionary_with_versions(tmp_path: Path) -> None:
         assert torch.equal(tensor_groups(read.values)["g_ema"]["weight"], state["weight"])
 
 
-def _stylesdf(path: Path) -> None:
-    torch.save({"g_ema": {"renderer.network.pts_linears.0.weight": torch.ones(2)}, "g": {}}, path)
+def _runner(path: Path) -> None:
+    torch.save({"iter": 3, "encoder": {"body.0.weight": torch.ones(2)}, "netLocal": {"stem": torch.ones(1)}}, path)
 
 
 @pytest.mark.parametrize(
     ("write", "message"),
     [
         (
-            _stylesdf,
-            r"its tensors are called g_ema\.renderer\.network\.pts_linears\.0\.weight, …\); it can import: EG3D",
+            _runner,
+            r"called encoder\.body\.0\.weight, netLocal\.stem, …\); it can import: EG3D, StyleSDF",
         ),
         (lambda path: torch.save({"iter": 3}, path), r"it holds no tensors"),
         (lambda path: torch.save([torch.ones(1)], path), r"holds list, no table of tensors"),
@@ -302,23 +302,22 @@ def test_a_project_that_is_added_is_asked(tmp_path: Path, monkeypatch: pytest.Mo
     """All that a further project needs is an entry in `IMPORTERS`."""
     eg3d = IMPORTERS[0]
     file = save(tmp_path / "net.pkl", official_file())
-    _stylesdf(tmp_path / "sdf.pt")
+    _runner(tmp_path / "runner.pt")
 
     class Other:
         name = "Other"
-        directions = staticmethod(eg3d.directions)
 
         @staticmethod
         def recognises(foreign: Any) -> bool:
-            return "g_ema" in foreign.values
+            return "netLocal" in foreign.values
 
         @staticmethod
-        def convert(files: Any) -> Any:
-            assert [f.path for f in files] == [tmp_path / "sdf.pt"]
-            return eg3d.convert([read_foreign(file)])
+        def convert(files: Any, boundaries: Any) -> Any:
+            assert [f.path for f in files] == [tmp_path / "runner.pt"]
+            return eg3d.convert([read_foreign(file)], boundaries)
 
     monkeypatch.setattr(importing, "IMPORTERS", (eg3d, Other))
-    done = import_model([tmp_path / "sdf.pt"], "other")
+    done = import_model([tmp_path / "runner.pt"], "other")
     assert isinstance(done, Imported) and done.project == "Other"
 
 
