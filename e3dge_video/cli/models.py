@@ -107,12 +107,14 @@ def verify(name: str, out: Path | None) -> None:
 def import_files(files: tuple[Path, ...], name: str, overwrite: bool) -> None:
     """Make a model of official checkpoints. Nothing in the files is executed.
 
-    FILE is an EG3D network pickle, or a torch or safetensors file with a JSON file of its options beside it; further
-    ones may be folders of editing boundaries (ATTRIBUTE/boundary.npy) for this generator.
+    FILE is an EG3D network pickle, or its tensors in a torch or safetensors file with a JSON file of its options beside
+    it; or a StyleSDF checkpoint. Further ones may be folders of editing boundaries for this generator:
+    ATTRIBUTE/boundary.npy, for StyleSDF renderer_ATTRIBUTE/boundary.npy and decoder_ATTRIBUTE/boundary.npy.
 
     \b
     e3dge-video models import ffhq512-128.pkl --as ffhq
     e3dge-video models import ffhq512-128.pkl boundaries/ --as ffhq --overwrite
+    e3dge-video models import ffhq1024x1024.pt --as stylesdf
     """
     from e3dge_video.weights.importing import import_model
 

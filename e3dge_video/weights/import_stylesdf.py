@@ -30,7 +30,7 @@ _KNOWN_EDITS = {
     "bangs": EditSpec(f"more fringe: {_NORMALS}", (-1.5, 2.0)),
     "smiling": EditSpec(f"more smile: {_NORMALS}", (-1.4, 1.5)),
     "no_beard": EditSpec(f"less beard: {_NORMALS}", (-1.5, 1.5)),
-    "young": EditSpec(f"younger: {_NORMALS}", (-2.0, 2.0)),
+    "young": EditSpec(f"younger (below 0: older): {_NORMALS}", (-2.0, 2.0)),
 }
 _UNSTABLE_EDITS = {"eyeglasses"}
 _UNSTABLE = "an edit that E3DGE's authors found unstable and do not load"
