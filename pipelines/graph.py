@@ -13,6 +13,7 @@ chunk in workers.
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def _stages(
             Observe(model),
             {"crops": "prep", "track": "track"},
             persist=True,
-            bytes_per_frame=4 * spec.generator.latent_rows * spec.generator.w_dim + 64,
+            bytes_per_frame=4 * math.prod(spec.generator.latent_shape) + 64,
         ),
         BarrierStage(
             "settle",

@@ -20,7 +20,7 @@ from e3dge_video.inversion.editing import Edit, parse_edit
 from e3dge_video.pipelines.core.progress import make_progress
 from e3dge_video.pipelines.options import NoFace, PortraitOptions
 from e3dge_video.pipelines.portrait import RunResult, make_executor, run_video
-from e3dge_video.weights.bundle import read_spec
+from e3dge_video.weights.bundle import read_spec, require_encoders
 from e3dge_video.weights.catalog import find_bundle
 
 #: Length of a preview, seconds.
@@ -90,10 +90,12 @@ def run(
     if address and executor != "ray":
         raise ConfigError(f"--address {address}: is for --executor ray")
     video, folder = Path(video), find_bundle(model).absolute()
+    spec = read_spec(folder)
+    require_encoders(folder, spec)
     since, until = _span(start, end, preview)
     options = PortraitOptions(
         model=folder,
-        edits=_edits(edits, {name: use.limits for name, use in read_spec(folder).edits.items()}),
+        edits=_edits(edits, {name: use.limits for name, use in spec.edits.items()}),
         views=_views(views),
         smooth_s=smooth,
         no_face=no_face,

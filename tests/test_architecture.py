@@ -32,7 +32,7 @@ LAYERS = [
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 #: Heavy or optional: modules that load without them are imported where they are not installed.
-OPTIONAL = {"anny", "decord", "face_alignment", "ray", "lpips", "trimesh", "embreex"}
+OPTIONAL = {"anny", "decord", "face_alignment", "ray", "lpips", "trimesh", "embreex", "skimage"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -178,7 +178,7 @@ def test_wheel_is_complete(wheel: Path) -> None:
     for name in ("pipelines", "configs"):
         assert files(wheel / "e3dge_video" / name) == files(ROOT / name), name
         assert files(ROOT / name)
-    for name in ("bundles", "sample"):
+    for name in ("bundles", "sample", "weights"):
         assert files(wheel / "e3dge_video" / name) == files(PACKAGE / name), name
 
 

@@ -232,12 +232,29 @@ class EG3DConfig:
         return 2 * (int(math.log2(self.backbone.plane_resolution)) - 1)
 
     @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(L, W) of a W+ code."""
+        return self.latent_rows, self.w_dim
+
+    @property
     def image_resolution(self) -> int:
         """Pixels of the final image."""
         sr = self.superresolution
         if sr.kind == "none":
             return self.resolution
         return sr.input_size * (4 if sr.first_block_doubles else 2)
+
+    def describe(self) -> dict[str, str]:
+        """What it is, for people: short titles and texts."""
+        backbone, rays, upsampling = self.backbone, self.rays, self.superresolution
+        bounds = "where they meet the box" if rays.near_far == "auto" else "{:g} … {:g}".format(*rays.near_far)
+        return {
+            "planes": f"3 × {backbone.plane_channels} × {backbone.plane_resolution}²",
+            "codes": f"z {self.z_dim}, W+ {self.latent_rows} × {self.w_dim}, camera {self.mapping.camera}",
+            "rays": f"{rays.coarse} + {rays.fine} samples, {bounds}, box {self.volume.box_warp:g}, axes as "
+            f"{self.volume.plane_axes}",
+            "upsampling": f"{upsampling.kind}, noise {upsampling.noise}",
+        }
 
 
 def _positive(name: str, value: float) -> None:

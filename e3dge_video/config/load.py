@@ -80,6 +80,8 @@ def from_mapping(schema: type[T], values: Mapping[str, Any], *, source: str = "o
         return schema(**arguments)
     except TypeError as error:
         raise ConfigError(f"{source}: {prefix or schema.__name__}: {error}") from error
+    except ConfigError as error:  # the schema's own check, which does not know where the values come from
+        raise ConfigError(f"{source}: {error}") from error
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

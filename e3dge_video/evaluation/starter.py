@@ -20,7 +20,7 @@ from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.inverter import Inverter
 from e3dge_video.models.attributes import AttributeNet
 from e3dge_video.models.encoders.pose_encoder import pose_error_degrees
-from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.augmentation import AugmentationConfig
 from e3dge_video.training.encoder_data import EncoderBatch, draw_batch
 from e3dge_video.training.generator_evaluation import over_grey
@@ -165,12 +165,12 @@ def _clean(data: HeadViews, batch: EncoderBatch, size: int = 64) -> Tensor:
     return _reduced(torch.stack(rows), size)
 
 
-def _drawn(generator: EG3D, latents: Tensor, camera: Camera, size: int = 64) -> Tensor:
+def _drawn(generator: Generator, latents: Tensor, camera: Camera, size: int = 64) -> Tensor:
     rendered = generator.render(generator.planes(latents), camera, resolution=size)
     return over_grey(rendered.rgb, rendered.alpha)
 
 
-def _read(reader: AttributeNet, generator: EG3D, latents: Tensor, camera: Camera, step: int = 32) -> Tensor:
+def _read(reader: AttributeNet, generator: Generator, latents: Tensor, camera: Camera, step: int = 32) -> Tensor:
     """Standardised attributes of the generator's pictures. [B, A]"""
     parts = [slice(first, first + step) for first in range(0, len(latents), step)]
     return torch.cat([reader.standardised(_drawn(generator, latents[p], camera[p])) for p in parts])

@@ -8,6 +8,7 @@ every resolution. Foreign conventions (EG3D's 25 numbers, StyleSDF's angles) are
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,10 @@ EG3D_FOCAL = 2985.29 / 700.0
 EG3D_RADIUS = 2.7
 #: Point that EG3D's face cameras look at.
 EG3D_PIVOT = (0.0, 0.0, 0.2)
+#: Distance of StyleSDF's cameras from the world origin, which they look at.
+STYLESDF_RADIUS = 1.0
+#: Half the field of view of StyleSDF's released models, radians.
+STYLESDF_HALF_FOV = math.radians(6)
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,31 @@ class Camera:
     def to_eg3d(self) -> Tensor:
         """EG3D's label of these cameras. [B, 25]"""
         return torch.cat([self.cam2world.flatten(1), self.intrinsics.flatten(1)], dim=1)
+
+    @staticmethod
+    def from_stylesdf(viewpoint: Tensor, half_fov: Tensor | float = STYLESDF_HALF_FOV) -> Camera:
+        """Cameras of StyleSDF: at distance 1 from the world origin, looking at it, upright.
+
+        Its world is ours; its camera axes (x right, y up, z backward) are not, and are converted here.
+
+        Args:
+            viewpoint: Azimuth (towards the face's +x side) and elevation, radians. [B, 2]
+            half_fov: Half the field of view, radians. StyleSDF itself counts in degrees. [B] or a number
+        """
+        pose = torch.cat([viewpoint, viewpoint.new_zeros(len(viewpoint), 4)], dim=1)
+        camera = Camera.from_pose(pose, radius=STYLESDF_RADIUS, pivot=(0.0, 0.0, 0.0), focal=1.0)
+        intrinsics = camera.intrinsics.clone()
+        focal = 0.5 / torch.as_tensor(half_fov, dtype=pose.dtype, device=pose.device).tan()
+        intrinsics[:, 0, 0] = intrinsics[:, 1, 1] = focal
+        return Camera(camera.cam2world, intrinsics)
+
+    def to_stylesdf(self) -> tuple[Tensor, Tensor]:
+        """StyleSDF's viewpoint [B, 2] and half field of view [B] of these cameras, radians.
+
+        The inverse of `from_stylesdf`. Of a camera that StyleSDF cannot have, only the viewing direction and the
+        horizontal focal length are kept: roll, shift and an off-centre principal point are lost.
+        """
+        return self.pose()[:, :2], torch.atan(0.5 / self.intrinsics[:, 0, 0])
 
     @staticmethod
     def orbit(

@@ -38,16 +38,22 @@ def rays_through(camera: Camera, positions: Tensor) -> Rays:
         camera: B cameras; their intrinsics may have skew.
         positions: (u, v), the image spanning [0, 1]. [N, 2] or [B, N, 2]
     """
-    K = camera.intrinsics[:, :, :, None]  # [B, 3, 3, 1]
-    u, v = positions.to(K.dtype).unbind(dim=-1)
-    y = (v - K[:, 1, 2]) / K[:, 1, 1]
-    x = (u - K[:, 0, 2] + K[:, 1, 2] * K[:, 0, 1] / K[:, 1, 1] - K[:, 0, 1] * v / K[:, 1, 1]) / K[:, 0, 0]
+    x, y = image_plane(camera, positions)
     one = torch.ones_like(x)
     # EG3D's arithmetic to the last bit, the centre added and taken away again: its renderings are compared with ours,
     # and 1e-7 of a direction is 1e-3 of the density in a steep field.
     world = (camera.cam2world @ torch.stack([x, y, one, one], dim=1))[:, :3].transpose(1, 2)
     centre = camera.position[:, None]
     return Rays(centre.expand_as(world), F.normalize(world - centre, dim=-1))
+
+
+def image_plane(camera: Camera, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y [B, N] where the rays through image positions [N, 2] or [B, N, 2] meet the camera's plane z = 1."""
+    K = camera.intrinsics[:, :, :, None]  # [B, 3, 3, 1]
+    u, v = positions.to(K.dtype).unbind(dim=-1)
+    y = (v - K[:, 1, 2]) / K[:, 1, 1]
+    x = (u - K[:, 0, 2] + K[:, 1, 2] * K[:, 0, 1] / K[:, 1, 1] - K[:, 0, 1] * v / K[:, 1, 1]) / K[:, 0, 0]
+    return x, y
 
 
 def camera_rays(camera: Camera, resolution: int) -> Rays:

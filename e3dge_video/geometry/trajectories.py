@@ -1,8 +1,8 @@
-"""Batches of cameras: EG3D's pose distributions.
+"""Batches of cameras: the pose distributions of EG3D and StyleSDF.
 
-EG3D measures angles differently from `Camera.orbit`: azimuth is π/2 in front of the face and grows towards the
-image's left, the polar angle is π/2 at eye height and 0 above; the camera moves on a sphere around the WORLD ORIGIN
-while it looks at another point.
+StyleSDF's viewpoints are (azimuth, elevation) as `Camera.from_stylesdf` takes them. EG3D measures angles differently
+from `Camera.orbit`: azimuth is π/2 in front of the face and grows towards the image's left, the polar angle is π/2 at
+eye height and 0 above; the camera moves on a sphere around the WORLD ORIGIN while it looks at another point.
 """
 
 from __future__ import annotations
@@ -97,3 +97,37 @@ def eg3d_focal(fov_deg: float) -> float:
     18.837° gives 4.2634 here, while the data set's own cameras have 4.2647 (`EG3D_FOCAL`).
     """
     return 1 / (math.tan(fov_deg * 3.14159 / 360) * 1.414)
+
+
+def stylesdf_viewpoints(
+    draws: Tensor,
+    spread: tuple[float, float] = (0.3, 0.15),
+    *,
+    distribution: Literal["gaussian", "uniform"] = "gaussian",
+) -> Tensor:
+    """Random viewpoints around the frontal one, from given draws.
+
+    Args:
+        draws: Standard normal numbers ("gaussian") or uniform ones in [0, 1] ("uniform"). [B, 2]
+        spread: Standard deviations or half widths of azimuth and elevation, radians.
+
+    Returns:
+        Azimuths and elevations, radians. [B, 2]
+    """
+    unit = draws if distribution == "gaussian" else 2 * draws - 1
+    return unit * draws.new_tensor(spread)
+
+
+def stylesdf_sweep(draws: Tensor, spread: tuple[float, float] = (0.3, 0.15), *, views: int = 8) -> Tensor:
+    """Evenly spaced azimuths at one random elevation per head.
+
+    Args:
+        draws: Uniform numbers in [0, 1], one of each head. [P]
+        spread: Largest azimuth and elevation, radians.
+
+    Returns:
+        Viewpoints, the views of a head one after the other. [P * views, 2]
+    """
+    azimuth = torch.linspace(-spread[0], spread[0], views, dtype=draws.dtype, device=draws.device)
+    elevation = (2 * draws - 1) * spread[1]
+    return torch.stack([azimuth.repeat(len(draws)), elevation.repeat_interleave(views)], dim=1)

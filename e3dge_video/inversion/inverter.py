@@ -16,8 +16,7 @@ from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, Residua
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
-from e3dge_video.models.generators.base import Planes
-from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.generators.base import Generator, Planes
 from e3dge_video.models.matting import MatteNet
 
 
@@ -41,7 +40,7 @@ class Inversion:
     Attributes:
         latents: W+ codes. [B, L, W]
         camera: Camera of each picture.
-        planes: Tri-planes of the codes; computed once, rendered from as many views as wanted.
+        planes: Heads of the codes; computed once, rendered from as many views as wanted.
         lifted: What the pictures add to the global reconstruction.
         coarse: The global reconstruction itself, Î0.
     """
@@ -59,7 +58,7 @@ class EditedHead:
 
     Attributes:
         latents: Edited codes. [B, L, W]
-        planes: Their tri-planes.
+        planes: Their heads.
         layer: The edited head at the input view.
         change: What the edit does to the input view.
     """
@@ -104,7 +103,7 @@ class Inverter(nn.Module):
 
     def __init__(
         self,
-        generator: EG3D,
+        generator: Generator,
         encoder: GlobalEncoder,
         pose_encoder: PoseEncoder,
         face_points: FacePoints,

@@ -1,4 +1,4 @@
-"""From a bundle to a working inverter: the only place that decides which class a bundle needs."""
+"""From a bundle to a generator or a whole inverter."""
 
 from __future__ import annotations
 
@@ -10,15 +10,23 @@ from torch import Tensor, nn
 
 from e3dge_video.errors import ModelError
 from e3dge_video.inversion.inverter import Inverter
+from e3dge_video.models.build import build_generator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
-from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.generators.base import Generator
 from e3dge_video.models.matting import MatteNet
-from e3dge_video.weights.bundle import Bundle, read_bundle
+from e3dge_video.weights.bundle import (
+    EDITS_FILE,
+    ENCODER_FILE,
+    GENERATOR_FILE,
+    Bundle,
+    read_bundle,
+    read_spec,
+    require_encoders,
+)
 from e3dge_video.weights.catalog import find_bundle
 
-GENERATOR_FILE, ENCODER_FILE, EDITS_FILE = "generator.safetensors", "encoder.safetensors", "edits.safetensors"
 EXPRESSION_KEY = "expression"
 
 
@@ -35,13 +43,13 @@ class Settler:
     expression: Tensor
 
 
-def load_generator(name: str) -> EG3D:
+def load_generator(name: str) -> Generator:
     """The generator of a bundle given by name or folder, in evaluation mode.
 
     Raises:
         ModelError: No such bundle, or it does not hold what it should.
     """
-    return _generator(read_bundle(find_bundle(name)))
+    return generator_of(read_bundle(find_bundle(name)))
 
 
 def load_inverter(name: str = "starter", *, device: str = "cpu") -> Inverter:
@@ -50,8 +58,11 @@ def load_inverter(name: str = "starter", *, device: str = "cpu") -> Inverter:
     Raises:
         ModelError: No such bundle, or it does not hold what it should.
     """
-    bundle = read_bundle(find_bundle(name))
-    spec, generator = bundle.spec, _generator(bundle)
+    folder = find_bundle(name)
+    require_encoders(folder, read_spec(folder))
+    bundle = read_bundle(folder)
+    spec, generator = bundle.spec, generator_of(bundle)
+    assert spec.encoder is not None and spec.matte is not None
     encoder = GlobalEncoder(spec.encoder, generator.latent_shape)
     modules: dict[str, nn.Module] = {
         "encoder": encoder,
@@ -76,15 +87,14 @@ def load_inverter(name: str = "starter", *, device: str = "cpu") -> Inverter:
 def load_settler(folder: Path) -> Settler:
     """What settles codes over time, of a bundle's folder; its files are not verified again."""
     bundle = read_bundle(folder, verify=False)
-    face_points = FacePoints(bundle.spec.generator.w_dim)
+    face_points = FacePoints(bundle.spec.generator.latent_shape[1])
     _fill(face_points, bundle, ENCODER_FILE, "face_points")
     return Settler(face_points.eval().requires_grad_(False), _tensors(bundle, EDITS_FILE)[EXPRESSION_KEY])
 
 
-def _generator(bundle: Bundle) -> EG3D:
-    if bundle.spec.backbone != "eg3d":
-        raise ModelError(f"{bundle.folder}: backbone {bundle.spec.backbone!r} is not known; this version knows eg3d")
-    generator = EG3D(bundle.spec.generator)
+def generator_of(bundle: Bundle) -> Generator:
+    """The generator of a bundle already read, in evaluation mode."""
+    generator = build_generator(bundle.spec.generator)
     _fill(generator, bundle, GENERATOR_FILE, None)
     return generator.eval().requires_grad_(False)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from e3dge_video.errors import InputError
+from e3dge_video.io.atomic import write_bytes
 from e3dge_video.io.pixels import on_white
 
 
@@ -58,6 +59,19 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         stored = _to_8_bit(path, stored)
         picture = on_white(stored[..., :3], stored[..., 3])
     return np.ascontiguousarray(picture[..., ::-1])
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write a picture as PNG, whole or not at all. RGB [H, W, 3]
+
+    Raises:
+        InputError: It cannot be written there.
+    """
+    data = cv2.imencode(".png", image[..., ::-1])[1].tobytes()
+    try:
+        write_bytes(path, data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror}); check the folder") from error
 
 
 def _decode(data: NDArray[np.uint8], flags: int) -> NDArray[Any] | None:

@@ -1,6 +1,8 @@
-"""EG3D's dual discriminator: judges the final image together with the volume-rendered one, given the camera.
+"""What the generators are trained against: EG3D's dual discriminator, StyleSDF's two.
 
-Chan et al., "Efficient Geometry-aware 3D Generative Adversarial Networks", 2022, section 4.3 (dual discrimination).
+Chan et al., "Efficient Geometry-aware 3D Generative Adversarial Networks", 2022, section 4.3 (dual discrimination):
+the final image is judged together with the volume-rendered one, given the camera. Or-El et al., "StyleSDF", 2022: one
+discriminator for the volume-rendered image, which also estimates the viewpoint, and one for the final image.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3dge_video.models.fir import resize_bilinear
@@ -114,6 +117,88 @@ class DualDiscriminator(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(x, None if self.mapping is None else self.mapping(None, label))
+
+
+class ImageDiscriminator(nn.Module):
+    """StyleGAN2's discriminator: judges an image alone, as StyleSDF's decoder is trained (Karras et al. 2020).
+
+    Args:
+        channels: Feature channels at 4, 8, 16, ... px; their number sets the resolution.
+    """
+
+    def __init__(self, channels: Sequence[int], *, group: int = 4) -> None:
+        super().__init__()
+        self.resolution = 2 << len(channels)
+        self.blocks = nn.ModuleList(
+            DiscriminatorBlock(
+                channels[level], channels[level - 1], image_channels=3 if level == len(channels) - 1 else 0
+            )
+            for level in range(len(channels) - 1, 0, -1)
+        )
+        self.head = DiscriminatorHead(channels[0], 0, group=group)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Score of each image, higher means more real. [B, 3, H, H] → [B, 1]"""
+        x = image.contiguous(memory_format=torch.channels_last)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x, None)
+
+
+class CoordinateConv(nn.Module):
+    """3×3 convolution that also sees where it stands, and a leaky ReLU (Liu et al., "CoordConv", 2018)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs + 2, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] → [B, O, H, W]"""
+        rows, columns = (torch.linspace(-1, 1, size, dtype=x.dtype, device=x.device) for size in x.shape[2:])
+        place = torch.stack(torch.meshgrid(rows, columns, indexing="ij")).expand(len(x), -1, -1, -1)
+        return F.leaky_relu(self.conv(torch.cat([x, place], dim=1)), 0.2)
+
+
+class CoordinateBlock(nn.Module):
+    """Residual block of two coordinate convolutions that halves the size."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv0 = CoordinateConv(inputs, outputs)
+        self.conv1 = CoordinateConv(outputs, outputs)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, I, H, W] → [B, O, H / 2, W / 2]"""
+        halved = F.avg_pool2d(self.conv1(self.conv0(x)), 2)
+        return (halved + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
+
+
+class ViewpointDiscriminator(nn.Module):
+    """Judges a volume-rendered image and tells from where it was seen: StyleSDF's volume discriminator.
+
+    Or-El et al. 2022. E3DGE takes the camera of a photograph from its viewpoint head.
+
+    Args:
+        channels: Feature channels at 2, 4, 8, ... px; their number sets the resolution.
+    """
+
+    def __init__(self, channels: Sequence[int] = (400, 400, 400, 400, 256, 128)) -> None:
+        super().__init__()
+        self.resolution = 1 << len(channels)
+        self.from_rgb = nn.Conv2d(3, channels[-1], 1)
+        self.blocks = nn.ModuleList(
+            CoordinateBlock(channels[level], channels[level - 1]) for level in range(len(channels) - 1, 0, -1)
+        )
+        self.output = nn.Conv2d(channels[0], 3, 2)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Score [B, 1], higher means more real, and (azimuth, elevation) in radians [B, 2] of images [B, 3, R, R]."""
+        x = F.leaky_relu(self.from_rgb(image), 0.2)
+        for block in self.blocks:
+            x = block(x)
+        output = self.output(x).flatten(1)
+        return output[:, :1], output[:, 1:]
 
 
 def append_batch_spread(x: Tensor, group: int) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from e3dge_video.heads.edits import edit
 from e3dge_video.heads.latent import LAYOUT
-from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.generators.base import Generator
 from e3dge_video.weights.bundle import EditSpec
 
 
@@ -72,9 +72,9 @@ class DirectionConfig:
 
 
 @torch.no_grad()
-def edit_directions(generator: EG3D, config: DirectionConfig) -> tuple[dict[str, Tensor], dict[str, EditSpec]]:
+def edit_directions(generator: Generator, config: DirectionConfig) -> tuple[dict[str, Tensor], dict[str, EditSpec]]:
     """Mean code differences of exact pairs; [L, W] per attribute, and how each may be used."""
-    z = np.random.default_rng(config.seed).normal(size=(config.pairs, generator.config.z_dim)).astype(np.float32)
+    z = np.random.default_rng(config.seed).normal(size=(config.pairs, generator.z_dim)).astype(np.float32)
     directions, specs = {}, {}
     for name in config.edits:
         recipe = RECIPES[name]
@@ -86,14 +86,14 @@ def edit_directions(generator: EG3D, config: DirectionConfig) -> tuple[dict[str,
 
 
 @torch.no_grad()
-def expression_basis(generator: EG3D, config: DirectionConfig) -> tuple[Tensor, float]:
+def expression_basis(generator: Generator, config: DirectionConfig) -> tuple[Tensor, float]:
     """Principal directions of code differences between expressions of the same head.
 
     Returns:
         Orthonormal basis [K, W], and the share of the differences' variance that it holds.
     """
     rng = np.random.default_rng(config.seed + 1)
-    z = rng.normal(size=(config.identities, 1, generator.config.z_dim)).repeat(config.expressions, axis=1)
+    z = rng.normal(size=(config.identities, 1, generator.z_dim)).repeat(config.expressions, axis=1)
     part = LAYOUT["expression"]
     z[:, :, part] = rng.normal(size=z[:, :, part].shape)
     w = generator.map(torch.from_numpy(z.reshape(-1, z.shape[-1]).astype(np.float32)))[:, 0]

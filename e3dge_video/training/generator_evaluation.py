@@ -12,12 +12,12 @@ from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.io.images import to_array
-from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.head_views import HeadView, HeadViews
 
 
 def evaluate_generator(
-    generator: EG3D, data: HeadViews, identities: Sequence[int], *, size: int = 128, view: int = 1
+    generator: Generator, data: HeadViews, identities: Sequence[int], *, size: int = 128, view: int = 1
 ) -> tuple[dict[str, float], NDArray[np.uint8]]:
     """Render identities the generator was never trained on and compare over grey.
 

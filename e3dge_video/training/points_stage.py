@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from e3dge_video.models.face_points import FacePoints
-from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.head_views import HeadViews
 
 
@@ -30,7 +30,9 @@ class FacePointsConfig:
 class FacePointsStage:
     """L1 between the landmarks of a head's code and the head's exact landmarks."""
 
-    def __init__(self, face_points: FacePoints, generator: EG3D, data: HeadViews, config: FacePointsConfig) -> None:
+    def __init__(
+        self, face_points: FacePoints, generator: Generator, data: HeadViews, config: FacePointsConfig
+    ) -> None:
         self.face_points, self.config = face_points, config
         with torch.no_grad():
             self.latents = torch.cat([generator.map(part)[:, :1] for part in torch.from_numpy(data.z).split(256)])

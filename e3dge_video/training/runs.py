@@ -169,7 +169,7 @@ def averaged(folder: Path) -> dict[str, dict[str, Any]]:
     if (folder / "model.json").exists():
         tensors = read_bundle(folder).tensors
         parts: dict[str, dict[str, Any]] = {"generator": dict(tensors[GENERATOR_FILE])}
-        for name, value in tensors[ENCODER_FILE].items():
+        for name, value in tensors.get(ENCODER_FILE, {}).items():
             part, key = name.split(".", 1)
             parts.setdefault(part, {})[key] = value
         return parts
@@ -189,8 +189,16 @@ def run_config(folder: Path) -> dict[str, Any]:
 
 
 def load_generator_run(folder: Path) -> EG3D:
-    """The generator of a run, averaged weights, in evaluation mode."""
-    generator = EG3D(from_mapping(EG3DConfig, run_config(folder)["generator"], source=str(folder)))
+    """The generator of a run, averaged weights, in evaluation mode.
+
+    Raises:
+        ConfigError: No run or bundle, or a bundle of a generator that is not trained here.
+    """
+    options = run_config(folder)
+    backbone = options.get("backbone", "eg3d")  # only bundles name it
+    if backbone != "eg3d":
+        raise ConfigError(f"{folder}: its generator is a {backbone} one; what is trained here is eg3d")
+    generator = EG3D(from_mapping(EG3DConfig, options["generator"], source=str(folder)))
     generator.load_state_dict(averaged(folder)["generator"])
     return generator.eval().requires_grad_(False)
 

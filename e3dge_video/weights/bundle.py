@@ -6,6 +6,8 @@ generator.safetensors    G
 encoder.safetensors      E0, E_ξ, 3D landmarks, matte
 edits.safetensors        one direction per attribute, and the basis of expression
 ```
+
+An imported generator may stand alone: without encoders it can be rendered, but no video can be inverted with it.
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
 from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
-from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
 
 FORMAT = 1
+GENERATOR_FILE, ENCODER_FILE, EDITS_FILE = "generator.safetensors", "encoder.safetensors", "edits.safetensors"
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,35 @@ class EditSpec:
 
 
 @dataclass(frozen=True)
+class CheckFigures:
+    """What the check image (`weights/check_image.py`) looked like when the bundle was made.
+
+    Attributes:
+        fields: Means over 4 × 4 equal fields of the image: red, green, blue of the first field, then of the next,
+            row by row; nominally in [-1, 1].
+    """
+
+    fields: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class BundleSpec:
     """Everything in `model.json`.
 
     Attributes:
         name: Name of the model.
-        backbone: Which generator class; "eg3d".
+        backbone: Which generator: a name in `BACKBONES`.
         licence: SPDX name or a sentence; shown by `models info` and in every report.
         resolution: Side of the pictures it makes, pixels.
         neural_resolution: Side of the volume rendering, pixels.
-        crop: Crop convention of its pictures; "eg3d".
-        generator: Sizes of G.
-        encoder: Sizes of E0.
-        matte: Sizes of the matte network.
+        crop: Crop convention of its pictures; "eg3d", "ffhq" or "afhq".
+        generator: Sizes of G, of the kind that `backbone` names.
+        encoder: Sizes of E0; None: the bundle has no encoders.
+        matte: Sizes of the matte network; None: as above.
         edits: Attributes that can be edited.
         provenance: Data, commands, seeds and figures that made it.
         files: SHA-256 of each weight file.
+        check: What its check image looks like; None: not recorded.
     """
 
     name: str
@@ -68,13 +84,18 @@ class BundleSpec:
     resolution: int
     neural_resolution: int
     crop: str
-    generator: EG3DConfig
-    encoder: GlobalEncoderConfig
-    matte: MatteConfig
+    generator: GeneratorConfig
+    encoder: GlobalEncoderConfig | None = None
+    matte: MatteConfig | None = None
     edits: dict[str, EditSpec] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    check: CheckFigures | None = None
     format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.generator, BACKBONES[self.backbone]):
+            raise ConfigError(f"backbone {self.backbone} does not go with a {type(self.generator).__name__}")
 
 
 @dataclass(frozen=True)
@@ -104,10 +125,30 @@ def read_spec(folder: Path) -> BundleSpec:
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         found = values.get("format") if isinstance(values, dict) else None
         raise ModelError(f"{path}: bundle format {found}, this version reads format {FORMAT}")
+    kind, options = BACKBONES.get(str(values.get("backbone"))), values.get("generator")
+    if kind is None or not isinstance(options, dict):
+        raise ModelError(
+            f"{path}: has no options of a known generator (backbone {values.get('backbone')!r}); this version knows "
+            f"{', '.join(BACKBONES)}"
+        )
     try:
-        return from_mapping(BundleSpec, values, source=str(path))
+        generator = from_mapping(kind, options, source=str(path), prefix="generator.")
+        return from_mapping(BundleSpec, {**values, "generator": generator}, source=str(path))
     except ConfigError as error:
         raise ModelError(str(error)) from error
+
+
+def require_encoders(folder: Path, spec: BundleSpec) -> None:
+    """Refuse a bundle that cannot invert pictures.
+
+    Raises:
+        ModelError: It has no encoders.
+    """
+    if spec.encoder is None or spec.matte is None or ENCODER_FILE not in spec.files:
+        raise ModelError(
+            f"{folder}: the model {spec.name} is a generator alone, without the encoders (E0, E_ξ, 3D landmarks, "
+            "matte) that videos need; choose a --model that has them, such as starter"
+        )
 
 
 def read_bundle(folder: Path, *, verify: bool = True) -> Bundle:
@@ -135,10 +176,14 @@ def read_bundle(folder: Path, *, verify: bool = True) -> Bundle:
     return Bundle(folder, spec, tensors)
 
 
-def write_bundle(folder: Path, spec: BundleSpec, tensors: Mapping[str, Mapping[str, Tensor]]) -> BundleSpec:
+def write_bundle(
+    folder: Path, spec: BundleSpec, tensors: Mapping[str, Mapping[str, Tensor]], *, exact: bool = False
+) -> BundleSpec:
     """Write a bundle; returns the specification with the files' SHA-256.
 
-    Floats become fp16, except where a tensor has values beyond its range (variances of batch normalisation).
+    Args:
+        exact: Keep fp32. Otherwise floats become fp16, except where a tensor has values beyond its range (variances of
+            batch normalisation).
 
     Raises:
         ModelError: A weight is not a number.
@@ -146,7 +191,7 @@ def write_bundle(folder: Path, spec: BundleSpec, tensors: Mapping[str, Mapping[s
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, values in tensors.items():
-        stored = {k: _compact(v).contiguous().cpu() for k, v in values.items()}
+        stored = {k: (v if exact else _compact(v)).contiguous().cpu() for k, v in values.items()}
         for key, value in stored.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise ModelError(f"{name}: {key} has values that are no finite numbers; the training went wrong")

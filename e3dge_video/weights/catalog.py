@@ -12,7 +12,12 @@ from e3dge_video.errors import ModelError
 
 def bundle_roots() -> list[Path]:
     """Folders that hold bundles, in the order in which they are searched."""
-    return [Path(str(files("e3dge_video") / "bundles")), cache_root() / "models"]
+    return [Path(str(files("e3dge_video") / "bundles")), imported_bundles()]
+
+
+def imported_bundles() -> Path:
+    """Folder in the user's cache that imported bundles are written to."""
+    return cache_root() / "models"
 
 
 def installed_bundles() -> Iterator[Path]:
@@ -20,7 +25,7 @@ def installed_bundles() -> Iterator[Path]:
     seen = set()
     for root in bundle_roots():
         for path in sorted(root.glob("*/model.json")):
-            if path.parent.name not in seen:
+            if path.parent.name not in seen and not path.parent.name.startswith("."):  # a dot: not whole yet
                 seen.add(path.parent.name)
                 yield path.parent
 

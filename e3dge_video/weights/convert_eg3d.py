@@ -23,6 +23,7 @@ from e3dge_video.config.generators import (
 from e3dge_video.errors import ModelError
 from e3dge_video.models.fir import make_filter
 from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.weights.state import check_state
 
 #: Foreign parameters that we do not take over, and why.
 IGNORED = {
@@ -188,14 +189,25 @@ def eg3d_to_native(foreign: Mapping[str, Tensor], config: EG3DConfig) -> dict[st
         foreign: State dictionary of the official generator (`G_ema`).
         config: What `eg3d_config` made of its options.
     """
-    ignored = dict(IGNORED)
-    if config.superresolution.noise == "none":
-        ignored |= IGNORED_WITHOUT_SR_NOISE
-    native = rename_layers(foreign, ignored, _GENERATOR_NAMES)
+    native = rename_layers(foreign, _ignored(config), _GENERATOR_NAMES)
     with torch.device("meta"):
         expected = {name: value.shape for name, value in EG3D(config).state_dict().items()}
-    _check_complete(native, expected)
+    check_state(
+        native,
+        expected,
+        complaint="EG3D checkpoint does not fit its own options",
+        advice="is the file damaged, or not an EG3D generator?",
+    )
     return native
+
+
+def ignored_keys(foreign: Mapping[str, Tensor], config: EG3DConfig) -> dict[str, list[str]]:
+    """Foreign keys that `eg3d_to_native` leaves out, by the reason for it."""
+    found: dict[str, list[str]] = {}
+    for pattern, reason in _ignored(config).items():
+        if keys := [key for key in foreign if re.fullmatch(pattern, key)]:
+            found[reason] = keys
+    return found
 
 
 def rename_layers(
@@ -236,30 +248,16 @@ def discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return rename_layers(renamed)
 
 
+def _ignored(config: EG3DConfig) -> dict[str, str]:
+    return IGNORED | (IGNORED_WITHOUT_SR_NOISE if config.superresolution.noise == "none" else {})
+
+
 def _check_filter(key: str, value: Tensor) -> None:
     if not key.endswith("resample_filter"):
         return
     built_in = make_filter()
     if value.shape != built_in.shape or not torch.allclose(value.float(), built_in, atol=1e-6):
         raise ModelError(f"EG3D checkpoint: {key} is not the filter [1, 3, 3, 1]; no other one is supported")
-
-
-def _check_complete(native: Mapping[str, Tensor], expected: Mapping[str, torch.Size]) -> None:
-    problems = {
-        "missing": sorted(expected.keys() - native.keys()),
-        "unknown": sorted(native.keys() - expected.keys()),
-        "misshapen": [
-            f"{name} {tuple(value.shape)} instead of {tuple(expected[name])}"
-            for name, value in sorted(native.items())
-            if name in expected and value.shape != expected[name]
-        ],
-    }
-    found = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in problems.items() if names]
-    if found:
-        raise ModelError(
-            f"EG3D checkpoint does not fit its own options: {'; '.join(found)}; "
-            "is the file damaged, or not an EG3D generator?"
-        )
 
 
 def _want_all(options: Mapping[str, Any], names: Iterable[str]) -> None:

@@ -82,3 +82,40 @@ def test_wrong_shapes_are_refused():
         Camera(torch.eye(3)[None], torch.eye(3)[None])
     with pytest.raises(ValueError, match="25"):
         Camera.from_eg3d(torch.zeros(1, 24))
+
+
+def test_stylesdf_cameras_project_as_stylesdf_does():
+    """Its camera looks along its own -z with y up; pixels are counted from the upper left corner."""
+    viewpoint = torch.tensor([[0.3, -0.2], [-0.5, 0.1], [0.0, 0.0]])
+    half_fov = torch.deg2rad(torch.tensor([6.0, 5.0, 7.5]))
+    points = torch.randn(3, 9, 3, generator=torch.Generator().manual_seed(0)) * 0.05
+    azimuth, elevation = viewpoint.unbind(dim=1)
+    backward = torch.stack(
+        [elevation.cos() * azimuth.sin(), elevation.sin(), elevation.cos() * azimuth.cos()], dim=1
+    )  # from the head to the camera, which stands at distance 1
+    right = torch.stack([azimuth.cos(), torch.zeros(3), -azimuth.sin()], dim=1)
+    up = torch.linalg.cross(backward, right)
+    local = (points - backward[:, None]) @ torch.stack([right, up, backward], dim=2)
+    size = 64
+    focal_px = (0.5 * size / half_fov.tan())[:, None]
+    column = size / 2 + focal_px * local[..., 0] / -local[..., 2]
+    row = size / 2 - focal_px * local[..., 1] / -local[..., 2]
+
+    camera = Camera.from_stylesdf(viewpoint, half_fov)
+    uv, distance = project(points, camera)
+    torch.testing.assert_close(uv * size, torch.stack([column, row], dim=-1), rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(distance, (points - backward[:, None]).norm(dim=-1))
+    torch.testing.assert_close(camera.position, backward)
+
+
+def test_stylesdf_cameras_come_back_from_ours():
+    angles = torch.randn(64, 2, generator=torch.Generator().manual_seed(1)) * torch.tensor([0.5, 0.3])
+    half_fov = torch.linspace(0.05, 0.3, 64)
+    viewpoint, angle = Camera.from_stylesdf(angles, half_fov).to_stylesdf()
+    torch.testing.assert_close(viewpoint, angles, rtol=0, atol=1e-6)
+    torch.testing.assert_close(angle, half_fov)
+    orbit = Camera.orbit(angles[:, 0], angles[:, 1], radius=1.0, pivot=(0.0, 0.0, 0.0))
+    torch.testing.assert_close(orbit.cam2world, Camera.from_stylesdf(angles).cam2world)
+    shifted = Camera(orbit.cam2world.clone(), orbit.intrinsics)
+    shifted.cam2world[:, :3, 3] += 0.1
+    torch.testing.assert_close(shifted.to_stylesdf()[0], angles, rtol=0, atol=1e-6)  # only the direction counts

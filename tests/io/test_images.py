@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from e3dge_video.errors import InputError
-from e3dge_video.io.images import read_image, to_array, to_tensor
+from e3dge_video.io.images import read_image, to_array, to_tensor, write_png
 
 PICTURE = np.zeros((40, 60, 3), np.uint8)
 PICTURE[:20, :30], PICTURE[:20, 30:], PICTURE[20:, :30] = (230, 30, 30), (30, 230, 30), (30, 30, 230)
@@ -101,3 +101,12 @@ def test_tensors_and_arrays_are_inverse():
     assert tensor.shape == (2, 3, 5, 7) and tensor.min() >= -1 and tensor.max() <= 1
     assert np.array_equal(to_array(tensor), pixels)
     assert to_array(torch.full((3, 1, 1), 7.0)).max() == 255
+
+
+def test_a_written_png_reads_back(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    write_png(tmp_path / "a.png", picture)
+    assert np.array_equal(read_image(tmp_path / "a.png"), picture)
+    with pytest.raises(InputError, match=r"b\.png: cannot be written .*check the folder"):
+        write_png(tmp_path / "absent" / "b.png", picture)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

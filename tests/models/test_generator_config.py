@@ -17,6 +17,16 @@ from e3dge_video.config.generators import (
     SuperResolutionConfig,
     VolumeConfig,
 )
+from e3dge_video.config.load import from_mapping, to_mapping
+from e3dge_video.config.stylesdf import (
+    AFHQ_512,
+    FFHQ_1024,
+    SirenConfig,
+    StyleDecoderConfig,
+    StyleSDFConfig,
+    SurfaceVolumeConfig,
+    ViewpointConfig,
+)
 from e3dge_video.errors import ConfigError
 
 
@@ -80,3 +90,42 @@ def test_impossible_options_are_one_line(build: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         build()
     assert "\n" not in str(caught.value)
+
+
+def test_stylesdf_presets() -> None:
+    assert StyleSDFConfig() == FFHQ_1024
+    assert (FFHQ_1024.field_rows, FFHQ_1024.decoder_rows, FFHQ_1024.image_resolution) == (9, 10, 1024)
+    assert (AFHQ_512.field_rows, AFHQ_512.decoder_rows, AFHQ_512.image_resolution) == (9, 8, 512)
+    assert AFHQ_512.latent_width == FFHQ_1024.latent_width == 512
+    assert (FFHQ_1024.viewpoint.spread, AFHQ_512.viewpoint.spread) == ((0.3, 0.15), (0.15, 0.15))
+    alone = StyleSDFConfig(decoder=None)
+    assert (alone.decoder_rows, alone.image_resolution, alone.latent_width) == (0, 64, 256)
+
+
+def test_stylesdf_config_survives_plain_values() -> None:
+    for config in (AFHQ_512, StyleSDFConfig(decoder=None)):
+        assert from_mapping(StyleSDFConfig, to_mapping(config)) == config
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SirenConfig(depth=0), "siren.depth must be positive, got 0"),
+        (lambda: SurfaceVolumeConfig(half_depth=1.5), "volume.half_depth must lie between 0 and 1, got 1.5"),
+        (lambda: SurfaceVolumeConfig(samples=1), "volume.samples must be at least 2, got 1"),
+        (lambda: SurfaceVolumeConfig(sampling="even"), "volume.sampling must be one of offset, stratified; got 'even'"),
+        (lambda: SurfaceVolumeConfig(mode="nerf"), "volume.mode must be one of sdf, density; got 'nerf'"),
+        (
+            lambda: SurfaceVolumeConfig(density_noise=1.0),
+            "density_noise must be 0, or positive with volume.mode density",
+        ),
+        (lambda: StyleDecoderConfig(channels=()), r"decoder.channels must be positive widths, got \(\)"),
+        (lambda: ViewpointConfig(spread=(0.1, -0.1)), "viewpoint.spread must be two numbers of at least 0"),
+        (lambda: ViewpointConfig(distribution="even"), "viewpoint.distribution must be one of gaussian, uniform"),
+        (lambda: ViewpointConfig(half_fov_deg=90.0), "viewpoint.half_fov_deg must lie between 0 and 90, got 90"),
+        (lambda: StyleSDFConfig(resolution=0), "resolution must be positive, got 0"),
+    ],
+)
+def test_stylesdf_options_that_cannot_be(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()

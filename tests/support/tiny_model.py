@@ -1,4 +1,4 @@
-"""A model bundle with small random networks: every class of the starter, none of its training."""
+"""Model bundles with small random networks: every class of the starter, with either generator, none of its training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
 from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig, StyleHeadConfig
 from e3dge_video.config.generators import (
     BackboneConfig,
@@ -16,8 +17,10 @@ from e3dge_video.config.generators import (
     SuperResolutionConfig,
     VolumeConfig,
 )
+from e3dge_video.config.stylesdf import SirenConfig, StyleDecoderConfig, StyleSDFConfig
 from e3dge_video.geometry.face_template import MEAN_68
 from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE
+from e3dge_video.models.build import build_generator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
@@ -46,12 +49,18 @@ ENCODER = GlobalEncoderConfig(
     window_width=4,
 )
 MATTE = MatteConfig(input_size=32, widths=(4, 8))
+#: As many rows of W+ as the tiny EG3D.
+STYLESDF = StyleSDFConfig(
+    resolution=16,
+    siren=SirenConfig(width=32, depth=1),
+    decoder=StyleDecoderConfig(w_dim=24, channels=(8, 4), mapping_layers=1),
+)
 
 
-def write_tiny_bundle(folder: Path, *, seed: int = 0) -> Path:
+def write_tiny_bundle(folder: Path, config: GeneratorConfig = GENERATOR, *, seed: int = 0) -> Path:
     """Write the bundle; the head is a solid blob of mean shape, and the edits `age` and `smile` change its colours."""
     torch.manual_seed(seed)
-    generator = EG3D(GENERATOR)
+    generator = build_generator(config)
     encoder = GlobalEncoder(ENCODER, generator.latent_shape)
     face_points = FacePoints(generator.latent_shape[1])
     face_points.mean_points.copy_(torch.as_tensor(MEAN_68))
@@ -59,9 +68,9 @@ def write_tiny_bundle(folder: Path, *, seed: int = 0) -> Path:
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.zeros_(layer.bias)
     with torch.no_grad():
-        # Denser than a random decoder would be, so that there is something to see.
-        generator.decoder.output.weight[0].mul_(20)
-        generator.decoder.output.bias[0].fill_(20)
+        if isinstance(generator, EG3D):  # denser than a random decoder would be, so that there is something to see
+            generator.decoder.output.weight[0].mul_(20)
+            generator.decoder.output.bias[0].fill_(20)
         for head in (*encoder.heads, *encoder.windows):
             head.out.weight.normal_(0, 0.05)
     modules = {
@@ -73,14 +82,15 @@ def write_tiny_bundle(folder: Path, *, seed: int = 0) -> Path:
     rows, width = generator.latent_shape
     edits = {name: 0.5 * torch.randn(rows, width) for name in ("age", "smile")}
     edits[EXPRESSION_KEY] = torch.linalg.qr(torch.randn(width, 4)).Q.T.contiguous()
+    [backbone] = [name for name, kind in BACKBONES.items() if isinstance(config, kind)]
     spec = BundleSpec(
         name="tiny",
-        backbone="eg3d",
+        backbone=backbone,
         licence="Apache-2.0",
-        resolution=64,
-        neural_resolution=16,
+        resolution=config.image_resolution,
+        neural_resolution=config.resolution,
         crop="eg3d",
-        generator=GENERATOR,
+        generator=config,
         encoder=ENCODER,
         matte=MATTE,
         edits={name: EditSpec("a test", (-2.0, 2.0)) for name in ("age", "smile")},

@@ -7,82 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from e3dge_video.errors import ModelError
-from e3dge_video.models.fir import make_filter
 from e3dge_video.models.generators.eg3d.generator import EG3D
-from e3dge_video.weights.convert_eg3d import IGNORED, eg3d_config, eg3d_to_native
-
-RENDERING = {
-    "superresolution_module": "training.superresolution.SuperresolutionHybrid2X",
-    "superresolution_noise_mode": "none",
-    "depth_resolution": 6,
-    "depth_resolution_importance": 5,
-    "ray_start": 2.25,
-    "ray_end": 3.3,
-    "box_warp": 1,
-    "avg_camera_radius": 2.7,
-    "avg_camera_pivot": [0, 0, 0.2],
-    "c_gen_conditioning_zero": False,
-    "density_reg": 0.25,
-    "gpc_reg_prob": 0.8,
-}
-INIT: dict[str, Any] = {
-    "z_dim": 8,
-    "c_dim": 25,
-    "w_dim": 6,
-    "img_resolution": 128,
-    "img_channels": 3,
-    "sr_num_fp16_res": 4,
-    "mapping_kwargs": {"num_layers": 2},
-    "rendering_kwargs": RENDERING,
-    "sr_kwargs": {"channel_base": 32768},
-    "channel_base": 1024,
-    "channel_max": 4,
-    "num_fp16_res": 0,
-    "conv_clamp": None,
-}
-
-
-def foreign_state() -> dict[str, Tensor]:
-    """The official layout, written out: 256 px planes of 32 channels whatever the other sizes are."""
-    state: dict[str, Tensor] = {"dataset_label_std": torch.zeros(25)}
-
-    def linear(name: str, inputs: int, outputs: int) -> None:
-        state[f"{name}.weight"], state[f"{name}.bias"] = torch.randn(outputs, inputs), torch.randn(outputs)
-
-    def layer(name: str, inputs: int, outputs: int, size: int) -> None:
-        linear(f"{name}.affine", 6, inputs)
-        state[f"{name}.weight"], state[f"{name}.bias"] = torch.randn(outputs, inputs, 3, 3), torch.randn(outputs)
-        state[f"{name}.noise_const"], state[f"{name}.noise_strength"] = torch.randn(size, size), torch.randn([])
-        state[f"{name}.resample_filter"] = make_filter()
-
-    def block(name: str, inputs: int, outputs: int, size: int, image: int) -> None:
-        if inputs:
-            layer(f"{name}.conv0", inputs, outputs, size)
-        else:
-            state[f"{name}.const"] = torch.randn(outputs, size, size)
-        layer(f"{name}.conv1", outputs, outputs, size)
-        linear(f"{name}.torgb.affine", 6, outputs)
-        state[f"{name}.torgb.weight"], state[f"{name}.torgb.bias"] = (
-            torch.randn(image, outputs, 1, 1),
-            torch.randn(image),
-        )
-        state[f"{name}.resample_filter"] = make_filter()
-
-    linear("backbone.mapping.embed", 25, 6)
-    linear("backbone.mapping.fc0", 14, 6)
-    linear("backbone.mapping.fc1", 6, 6)
-    state["backbone.mapping.w_avg"] = torch.randn(6)
-    for level, size in enumerate((4, 8, 16, 32, 64, 128, 256)):
-        block(f"backbone.synthesis.b{size}", 4 if level else 0, 4, size, 96)
-    linear("decoder.net.0", 32, 64)
-    linear("decoder.net.2", 64, 33)
-    block("superresolution.block0", 32, 128, 64, 3)
-    block("superresolution.block1", 128, 64, 128, 3)
-    state["superresolution.resample_filter"] = make_filter()
-    return state
+from e3dge_video.weights.convert_eg3d import IGNORED, eg3d_config, eg3d_to_native, ignored_keys
+from tests.support.eg3d_checkpoint import INIT, RENDERING, foreign_state
 
 
 def test_every_key_is_used_or_ignored_for_a_reason() -> None:
@@ -93,6 +22,8 @@ def test_every_key_is_used_or_ignored_for_a_reason() -> None:
     silent = {key for key in unused if not any(re.fullmatch(pattern, key) for pattern in IGNORED)}
     assert silent == {key for key in foreign if key.startswith("superresolution.") and "noise" in key}
     assert len(native) + len(unused) == len(foreign)
+    listed = ignored_keys(foreign, config)
+    assert {key for keys in listed.values() for key in keys} == unused and all(" " in reason for reason in listed)
 
 
 def test_renaming_keeps_values() -> None:

@@ -1,12 +1,12 @@
 """What a 3D generator is to the rest of the library, and the values it passes around.
 
-Letters: B batch, P heads held as planes, R pixels of the volume-rendered image, C features, L rows and W width of W+.
+Letters: B batch, P heads, R pixels of the volume-rendered image, C features, L rows and W width of W+.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -21,10 +21,11 @@ __all__ = ["Generator", "Planes", "PointSamples", "RenderOutput"]
 
 @dataclass(frozen=True)
 class Planes:
-    """P heads, drawn once; they can be kept and rendered from any number of views.
+    """P heads, computed once; they can be kept and rendered from any number of views by the generator they are of.
 
     Attributes:
-        values: Three feature planes of each head. [P, 3, C, H, W]
+        values: EG3D: three feature planes of each head [P, 3, C, H, W]. StyleSDF, whose field is a network: one code
+            for each of its layers [P, F, W].
     """
 
     values: Tensor
@@ -45,8 +46,8 @@ class RenderOutput:
     """A volume rendering.
 
     Attributes:
-        rgb: Image before super-resolution, nominally in [-1, 1], not clamped: the first features. [B, 3, R, R]
-        features: Input of the super-resolution. [B, C, R, R]
+        rgb: Image before super-resolution, nominally in [-1, 1], not clamped. [B, 3, R, R]
+        features: Input of the super-resolution; of EG3D the first three are the image. [B, C, R, R]
         depth: Distance along the ray, world units. [B, 1, R, R]
         alpha: 0 empty, 1 opaque. [B, 1, R, R]
     """
@@ -61,7 +62,14 @@ class RenderOutput:
 
 
 class Generator(Protocol):
-    """z → latents → planes → rendering → image. Gradients reach latents, planes and camera."""
+    """z → latents → planes → rendering → image. Gradients reach latents, planes and camera.
+
+    Every generator is a torch module besides.
+    """
+
+    @property
+    def z_dim(self) -> int:
+        """Numbers Z of a random input."""
 
     @property
     def latent_shape(self) -> tuple[int, int]:
@@ -69,7 +77,10 @@ class Generator(Protocol):
 
     @property
     def mean_latents(self) -> Tensor:
-        """Mean of w over the training distribution, the target of truncation. [W]"""
+        """Mean of w, the target of truncation. [W], or [L, W] where a code's rows have means of their own"""
+
+    def frontal_camera(self) -> Camera:
+        """The camera in front of the face at the training distance. One camera"""
 
     def map(
         self,
@@ -104,3 +115,6 @@ class Generator(Protocol):
 
     def synthesize(self, latents: Tensor, camera: Camera) -> Tensor:
         """Latents and cameras → final images. [B, 3, H, H]"""
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move it to a device; it returns itself."""

@@ -1,7 +1,8 @@
 """Density along a ray → weights → what the ray sees.
 
 Max, "Optical models for direct volume rendering", 1995; EG3D integrates over the intervals BETWEEN samples and takes
-density, depth and colour at their middles. Letters: B batch, N rays, S samples, C features.
+density, depth and colour at their middles, StyleSDF (as NeRF) over the interval AFTER each sample. Letters: B batch,
+N rays, S samples, C features.
 """
 
 from __future__ import annotations
@@ -36,6 +37,34 @@ def sample_weights(weights: Tensor) -> Tensor:
     no copy of them. [..., S − 1] → [..., S]
     """
     return (F.pad(weights, (1, 0)) + F.pad(weights, (0, 1))) * 0.5
+
+
+def sdf_extinction(sdf: Tensor, beta: Tensor) -> Tensor:
+    """Extinction per world unit of a signed distance, negative inside: sigmoid(−d / β) / β (StyleSDF, 2022).
+
+    β > 0 is the softness of the surface: the smaller it is, the sharper. Any shape
+    """
+    return torch.sigmoid(-sdf / beta) / beta
+
+
+def point_weights(extinction: Tensor, lengths: Tensor, *, force_background: bool = True) -> Tensor:
+    """Share of each sample in what a ray sees, the sample standing for the interval that follows it (NeRF, eq. 3).
+
+    Args:
+        extinction: Per world unit. [B, N, S]
+        lengths: World units from each sample to the next; the last one may be endless. [B, N, S]
+        force_background: The last sample gets what the others leave, so that the sum is 1.
+
+    Returns:
+        [B, N, S]
+    """
+    alpha = 1 - torch.exp(-extinction * lengths)
+    passing = F.pad(1 - alpha[..., :-1] + 1e-10, (1, 0), value=1.0)
+    weights = alpha * passing.cumprod(dim=-1)
+    if not force_background:
+        return weights
+    front = weights[..., :-1]
+    return torch.cat([front, 1 - front.sum(dim=-1, keepdim=True)], dim=-1)
 
 
 def composite(values: Tensor, weights: Tensor) -> Tensor:

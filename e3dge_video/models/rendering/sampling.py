@@ -73,6 +73,39 @@ def stratified_depths(near: Tensor | float, far: Tensor | float, draws: Tensor, 
     return edges + draws * stratum
 
 
+def even_depths(near: float, far: float, samples: int, *, device: torch.device | None = None) -> Tensor:
+    """Evenly spaced depths, the first at `near`, the last at `far`. [1, 1, S]"""
+    t = torch.linspace(0, 1, samples, device=device)
+    return (near * (1 - t) + far * t)[None, None]
+
+
+def offset_depths(near: float, far: float, samples: int, *, device: torch.device | None = None) -> Tensor:
+    """The near ends of S equal strata, which `shift_depths` may move together (StyleSDF, eq. 3). [1, 1, S]"""
+    t = torch.linspace(0, 1 - 1 / samples, samples, device=device)
+    return (near * (1 - t) + far * t)[None, None]
+
+
+def shift_depths(depths: Tensor, draws: Tensor) -> Tensor:
+    """Move all samples of a ray together by part of their spacing. [1, 1, S], draws [B, N, 1] → [B, N, S]"""
+    return depths + draws * (depths[..., 1:2] - depths[..., :1])
+
+
+def scatter_depths(depths: Tensor, draws: Tensor) -> Tensor:
+    """Move each sample anywhere between the middles towards its neighbours; the outermost only inwards (NeRF, eq. 2).
+
+    Args:
+        depths: Increasing. [1, 1, S]
+        draws: [B, N, S]
+
+    Returns:
+        [B, N, S]
+    """
+    middles = (depths[..., 1:] + depths[..., :-1]) * 0.5
+    lower = torch.cat([depths[..., :1], middles], dim=-1)
+    upper = torch.cat([middles, depths[..., -1:]], dim=-1)
+    return lower + (upper - lower) * draws
+
+
 @torch.no_grad()
 def importance_depths(depths: Tensor, weights: Tensor, draws: Tensor) -> Tensor:
     """Depths distributed like the coarse weights, slightly blurred and never quite zero. Carries no gradient.

@@ -9,7 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from e3dge_video.models.rendering.compositing import composite, expected_depth, interval_weights, sample_weights
+from e3dge_video.models.rendering.compositing import (
+    composite,
+    expected_depth,
+    interval_weights,
+    point_weights,
+    sample_weights,
+    sdf_extinction,
+)
 
 
 def slow_weights(densities: list[float], depths: list[float]) -> list[float]:
@@ -72,3 +79,23 @@ def test_gradients() -> None:
     depths = (torch.arange(5.0, dtype=torch.float64) + torch.rand(1, 2, 5).double() * 0.5).requires_grad_()
     assert torch.autograd.gradcheck(interval_weights, (densities, depths))
     assert torch.autograd.gradcheck(lambda a, b: expected_depth(interval_weights(a, b), b), (densities, depths))
+
+
+@pytest.mark.parametrize("force_background", [True, False])
+def test_point_weights_are_the_loop(force_background: bool) -> None:
+    extinction = torch.rand(1, 5, 9, dtype=torch.float64) * 10
+    lengths = torch.rand(1, 5, 9, dtype=torch.float64) * 0.2
+    ours = point_weights(extinction, lengths, force_background=force_background)
+    for ray in range(5):
+        passing = 1.0
+        for i in range(9):
+            alpha = 1 - math.exp(-float(extinction[0, ray, i] * lengths[0, ray, i]))
+            last = force_background and i == 8
+            assert float(ours[0, ray, i]) == pytest.approx(passing if last else alpha * passing, abs=1e-8)
+            passing *= 1 - alpha
+
+
+def test_extinction_of_a_distance() -> None:
+    beta = torch.tensor(0.1)
+    values = sdf_extinction(torch.tensor([-10.0, 0.0, 10.0]), beta)
+    torch.testing.assert_close(values, torch.tensor([10.0, 5.0, 0.0]))

@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from e3dge_video.models.rendering.sampling import RayDraws, importance_depths, invert_cdf, stratified_depths
+from e3dge_video.models.rendering.sampling import (
+    RayDraws,
+    even_depths,
+    importance_depths,
+    invert_cdf,
+    offset_depths,
+    scatter_depths,
+    shift_depths,
+    stratified_depths,
+)
 
 
 def test_strata_hold_one_sample_each() -> None:
@@ -99,3 +108,20 @@ def test_random_draws_come_from_the_generator() -> None:
     assert torch.equal(first.coarse, again.coarse) and torch.equal(first.fine, again.fine)
     assert not torch.equal(first.coarse, other.coarse)
     assert first.coarse.shape == (2, 3, 4) and first.fine.shape == (2, 3, 5)
+
+
+def test_shifted_samples_stay_within_their_strata() -> None:
+    depths = offset_depths(1.0, 3.0, 8)
+    moved = shift_depths(depths, torch.rand(2, 50, 1))
+    for i in range(8):
+        assert bool((moved[..., i] >= 1 + i * 0.25 - 1e-6).all() and (moved[..., i] <= 1 + (i + 1) * 0.25 + 1e-6).all())
+    torch.testing.assert_close(moved.diff(dim=-1), torch.full((2, 50, 7), 0.25))
+
+
+def test_scattered_samples_stay_between_the_middles() -> None:
+    depths, draws = even_depths(1.0, 3.0, 5), torch.rand(2, 50, 5)
+    assert depths.flatten().tolist() == [1.0, 1.5, 2.0, 2.5, 3.0]
+    moved = scatter_depths(depths, draws)
+    edges = [1.0, 1.25, 1.75, 2.25, 2.75, 3.0]
+    for i, (lower, upper) in enumerate(itertools.pairwise(edges)):
+        torch.testing.assert_close(moved[..., i], lower + (upper - lower) * draws[..., i])

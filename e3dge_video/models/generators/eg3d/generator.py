@@ -59,9 +59,14 @@ class EG3D(nn.Module):
         )
 
     @property
+    def z_dim(self) -> int:
+        """Numbers Z of a random input."""
+        return self.config.z_dim
+
+    @property
     def latent_shape(self) -> tuple[int, int]:
         """(L, W) of a W+ code."""
-        return self.config.latent_rows, self.config.w_dim
+        return self.config.latent_shape
 
     @property
     def mean_latents(self) -> Tensor:

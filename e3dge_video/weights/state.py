@@ -1,0 +1,39 @@
+"""Whether renamed parameters are those of a network: the check behind every converter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from e3dge_video.errors import ModelError
+
+
+def check_state(
+    state: Mapping[str, Tensor], expected: Mapping[str, torch.Size], *, complaint: str, advice: str
+) -> None:
+    """Fail unless every expected parameter is there with its shape, finite, and nothing else is.
+
+    Args:
+        state: Parameters under our names.
+        expected: Shapes by name.
+        complaint: How the message starts: what does not fit what.
+        advice: How it ends: what may be wrong.
+
+    Raises:
+        ModelError: One line that counts and names what is missing, unknown, misshapen or not finite.
+    """
+    problems = {
+        "missing": sorted(expected.keys() - state.keys()),
+        "unknown": sorted(state.keys() - expected.keys()),
+        "misshapen": [
+            f"{name} {tuple(value.shape)} instead of {tuple(expected[name])}"
+            for name, value in sorted(state.items())
+            if name in expected and value.shape != expected[name]
+        ],
+        "not finite": [name for name, value in sorted(state.items()) if not bool(torch.isfinite(value).all())],
+    }
+    found = [f"{len(names)} {kind} ({', '.join(names[:3])})" for kind, names in problems.items() if names]
+    if found:
+        raise ModelError(f"{complaint}: {'; '.join(found)}; {advice}")
