@@ -64,6 +64,7 @@ def views(generator: Generator, count: int) -> Camera:
 
 
 def test_shapes(generator: Generator) -> None:
+    assert generator.z_dim == Z and generator.to("cpu") is generator
     latents = generator.map(torch.randn(2, Z))
     assert latents.shape == (2, *generator.latent_shape)
     assert latents.shape == (latents + generator.mean_latents).shape
