@@ -120,7 +120,7 @@ class HybridInverter(nn.Module):
         """
         coarse = self.generator.render(self.generator.planes(latents), inversion.camera)
         features = None
-        if self.encoders.local is not None:
+        if inversion.local_features is not None:
             features = self._local_features(self.align(inversion.residual, coarse), coarse, inversion.camera)
         return replace(inversion, latents=latents, coarse=coarse, local_features=features)
 
