@@ -44,6 +44,20 @@ class GlobalEncoderConfig:
 
 
 @dataclass(frozen=True)
+class HybridEncodersConfig:
+    """The released encoders for StyleSDF. Defaults are E3DGE_Full_Runner for FFHQ at 1024 px."""
+
+    field_rows: int = 9  # codes of the field, each from a head of E0
+    field_width: int = 256
+    decoder_rows: int = 10  # codes of the decoder, all from one head of E0
+    decoder_width: int = 512
+    #: "none": E0 alone; "aligned": local detail from the realigned residual only; "hybrid": both ways, fused (Eq. 10).
+    local: Literal["none", "aligned", "hybrid"] = "hybrid"
+    stem_norm: Literal["instance", "batch"] = "instance"  # of E1's stems
+    film_head: Literal["residual", "linear"] = "residual"
+
+
+@dataclass(frozen=True)
 class MatteConfig:
     """Foreground matte: a small U-Net."""
 

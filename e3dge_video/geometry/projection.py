@@ -29,6 +29,11 @@ def project(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     return homogeneous[..., :2] / depth, local.norm(dim=-1) * local[..., 2].sign()
 
 
+def axial_depth(points: Tensor, camera: Camera) -> Tensor:
+    """Depth of world points along their camera's optical axis, negative behind it. [B, N, 3] → [B, N]"""
+    return ((points - camera.position[:, None]) @ camera.cam2world[:, :3, 2:3])[..., 0]
+
+
 def pixel_directions(camera: Camera, size: int) -> Tensor:
     """Unit viewing directions through the pixel centres of a square image, world axes. [B, size·size, 3]"""
     grid = (torch.arange(size, device=camera.cam2world.device, dtype=camera.cam2world.dtype) + 0.5) / size
@@ -57,3 +62,8 @@ def sample_map(values: Tensor, uv: Tensor, *, mode: str = "bilinear") -> Tensor:
     """
     grid = (2 * uv - 1)[:, None].clamp(-1e4, 1e4)
     return F.grid_sample(values, grid, mode=mode, padding_mode="zeros", align_corners=False)[:, :, 0]
+
+
+def in_image(uv: Tensor) -> Tensor:
+    """Whether image coordinates lie inside the image, its edges included. [B, N, 2] → [B, N]"""
+    return ((uv >= 0) & (uv <= 1)).all(dim=-1)

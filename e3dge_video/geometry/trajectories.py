@@ -131,3 +131,22 @@ def stylesdf_sweep(draws: Tensor, spread: tuple[float, float] = (0.3, 0.15), *, 
     azimuth = torch.linspace(-spread[0], spread[0], views, dtype=draws.dtype, device=draws.device)
     elevation = (2 * draws - 1) * spread[1]
     return torch.stack([azimuth.repeat(len(draws)), elevation.repeat_interleave(views)], dim=1)
+
+
+def stylesdf_ellipse(views: int, reach: tuple[float, float] = (0.45, 0.225)) -> Tensor:
+    """Viewpoints once around an ellipse, the path of the novel-view evaluation; the last is the first again.
+
+    Args:
+        reach: Largest azimuth and elevation, radians.
+
+    Returns:
+        Azimuths and elevations, radians. [views, 2]
+    """
+    angle = 2 * math.pi * torch.linspace(0, 1, views)
+    return torch.stack([reach[0] * angle.cos(), reach[1] * angle.sin()], dim=1)
+
+
+def stylesdf_pan(views: int, reach: float = 0.45) -> Tensor:
+    """Viewpoints from one side to the other at eye height, slow at both ends. [views, 2]"""
+    azimuth = reach * (math.pi * torch.linspace(0, 1, views)).cos()
+    return torch.stack([azimuth, torch.zeros_like(azimuth)], dim=1)

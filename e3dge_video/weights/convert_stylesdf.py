@@ -7,17 +7,17 @@ discriminator, of the pretrained renderers the volume discriminator. Every size 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from e3dge_video.config.stylesdf import SirenConfig, StyleDecoderConfig, StyleSDFConfig, ViewpointConfig
 from e3dge_video.errors import ModelError
 from e3dge_video.models.discriminators import ImageDiscriminator, ViewpointDiscriminator
 from e3dge_video.models.fir import make_filter
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
-from e3dge_video.weights.state import check_state
+from e3dge_video.weights.state import Rename, check_state, renamed, shapes_of
 
 #: Foreign parameters that we do not take over, and why.
 IGNORED = {
@@ -28,8 +28,7 @@ _ADVICE = "is the file damaged, or not of StyleSDF?"
 #: z that the mean codes are measured from, which checkpoints do not hold.
 MEAN_SAMPLES = 10_000
 
-_Rename = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
-_GENERATOR_NAMES: list[_Rename] = [
+_GENERATOR_NAMES: list[Rename] = [
     (re.compile(r"^style\.(\d+)\."), r"mapping.layers.\1."),
     (re.compile(r"^renderer\.sigmoid_beta$"), "renderer.beta"),
     (re.compile(r"\.gamma\."), ".scale."),
@@ -52,8 +51,8 @@ _GENERATOR_NAMES: list[_Rename] = [
     (re.compile(r"\.activate\.bias$"), ".bias"),
 ]
 #: Discriminators: their block k is our block k − 1.
-_BLOCKS: _Rename = re.compile(r"^convs\.([1-9]\d*)\."), lambda match: f"blocks.{int(match[1]) - 1}."
-_IMAGE_DISCRIMINATOR_NAMES: list[_Rename] = [
+_BLOCKS: Rename = re.compile(r"^convs\.([1-9]\d*)\."), lambda match: f"blocks.{int(match[1]) - 1}."
+_IMAGE_DISCRIMINATOR_NAMES: list[Rename] = [
     (re.compile(r"^convs\.0\.[01]\."), "blocks.0.from_rgb."),
     (re.compile(r"\.conv1\.[01]\."), ".conv0."),
     (re.compile(r"\.conv2\.[12]\."), ".conv1."),
@@ -62,7 +61,7 @@ _IMAGE_DISCRIMINATOR_NAMES: list[_Rename] = [
     (re.compile(r"^final_linear\.0\."), "head.hidden."),
     (re.compile(r"^final_linear\.1\."), "head.output."),
 ]
-_VOLUME_DISCRIMINATOR_NAMES: list[_Rename] = [
+_VOLUME_DISCRIMINATOR_NAMES: list[Rename] = [
     (re.compile(r"^convs\.0\.(conv|activation)\."), "from_rgb."),
     (re.compile(r"\.conv1\.(conv\.conv|activation)\."), ".conv0.conv."),
     (re.compile(r"\.conv2\.(conv\.conv|activation)\."), ".conv1.conv."),
@@ -115,10 +114,10 @@ def stylesdf_to_native(
     """
     native = {}
     for key, value in _kept(foreign, filter_gain=4.0):
-        native[_renamed(key, _GENERATOR_NAMES)] = _plain(key, value)
+        native[renamed(key, _GENERATOR_NAMES)] = _plain(key, value)
     with torch.device("meta"):
         generator = StyleSDF(config)
-    expected = _shapes(generator)
+    expected = shapes_of(generator)
     native["mean_latents"] = torch.zeros(expected["mean_latents"])
     _check(native, expected, "generator")
     generator.load_state_dict(native, assign=True)
@@ -143,7 +142,7 @@ def image_discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Te
     channels = [_shape(foreign, f"convs.{level}.conv2.2.bias")[0] for level in range(count - 1, 0, -1)]
     with torch.device("meta"):
         network = ImageDiscriminator([*channels, _shape(foreign, "convs.0.1.bias")[0]])
-    _check(native, _shapes(network), "image discriminator")
+    _check(native, shapes_of(network), "image discriminator")
     return native
 
 
@@ -158,7 +157,7 @@ def volume_discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, T
     channels = [_shape(foreign, f"convs.{level}.conv2.activation.bias")[0] for level in range(count - 1, 0, -1)]
     with torch.device("meta"):
         network = ViewpointDiscriminator([*channels, _shape(foreign, "convs.0.activation.bias")[0]])
-    _check(native, _shapes(network), "volume discriminator")
+    _check(native, shapes_of(network), "volume discriminator")
     return native
 
 
@@ -187,22 +186,16 @@ def _plain(key: str, value: Tensor) -> Tensor:
     return value
 
 
-def _renamed(name: str, renames: Sequence[_Rename]) -> str:
-    for pattern, replacement in renames:
-        name = pattern.sub(replacement, name)
-    return name
-
-
 def _layer_name(index: int) -> str:
     """Our prefix of the official decoder's layer `convs.index`."""
     return f"decoder.blocks.{index // 2}.conv{index % 2}."
 
 
-def _blocks(foreign: Mapping[str, Tensor], renames: Sequence[_Rename]) -> dict[str, Tensor]:
+def _blocks(foreign: Mapping[str, Tensor], renames: Sequence[Rename]) -> dict[str, Tensor]:
     """Renamed parameters of a discriminator."""
     native = {}
     for key, value in _kept(foreign, filter_gain=1.0):
-        native[_renamed(key, [_BLOCKS, *renames])] = value.float()
+        native[renamed(key, [_BLOCKS, *renames])] = value.float()
     return native
 
 
@@ -219,10 +212,6 @@ def _shape(foreign: Mapping[str, Tensor], key: str) -> torch.Size:
     if key not in foreign or foreign[key].ndim == 0:
         raise ModelError(f"StyleSDF checkpoint: {key} is missing; {_ADVICE}")
     return foreign[key].shape
-
-
-def _shapes(network: nn.Module) -> dict[str, torch.Size]:
-    return {name: value.shape for name, value in network.state_dict().items()}
 
 
 def _check(native: Mapping[str, Tensor], expected: Mapping[str, torch.Size], network: str) -> None:

@@ -1,13 +1,29 @@
-"""Whether renamed parameters are those of a network: the check behind every converter."""
+"""Behind every converter: how parameters are renamed, and whether the result is the state of a network."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from e3dge_video.errors import ModelError
+
+#: What to look for in a parameter's name, and what to put there.
+Rename = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
+
+
+def renamed(name: str, renames: Sequence[Rename]) -> str:
+    """A name after all renames, one after the other."""
+    for pattern, replacement in renames:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def shapes_of(network: nn.Module) -> dict[str, torch.Size]:
+    """Shapes of a network's parameters and buffers by name."""
+    return {name: value.shape for name, value in network.state_dict().items()}
 
 
 def check_state(

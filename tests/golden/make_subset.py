@@ -1,7 +1,7 @@
 """Cut the committed subsets out of the full reference sets: python make_subset.py FOLDER_OF_THE_FULL_SETS [SET ...]
 
 Tensors are copied unchanged; only whole keys are left out, so that the same tests read both. Without names of sets
-(`eg3d`, `stylesdf`), all are cut.
+(`eg3d`, `stylesdf`, `e3dge`), all are cut.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ OUTPUTS = (
 COPIED = {
     "eg3d": ("TOLERANCES.json", "parts.json", "ffhq512.config.json"),
     "stylesdf": ("full_1024_formula.json",),
+    "e3dge": ("hybrid_formula.json", "units_formula.json", "metrics_formula.json"),
 }
 KEPT = {
     "eg3d": {
@@ -48,6 +49,13 @@ KEPT = {
         "renderer_small": r"(in|out|state|trunc.*|loss)\..*|.*\.(rgb|xyz|bg_weight|t_rand|noise_n01)"
         r"|geom\.(rays_d|viewdirs_world)|infer\.(features|sdf)|eik\.eikonal|sphereinit\.target",
         "full_small": r"(?!infer\.(rgb_b0|features|sdf_b0|xyz|act\.conv)).*",
+    },
+    "e3dge": {
+        "geometry_small": ALL,
+        "metrics_formula": ALL,
+        "units_formula": ALL,
+        # Of the whole model, which is large, what the other cases cannot tell costs two more minutes.
+        "hybrid_formula": r"(?!novel\.|self\.rgb).*",
     },
 }
 

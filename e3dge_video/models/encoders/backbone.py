@@ -1,4 +1,4 @@
-"""Building blocks of the encoders: IR-SE body (the pSp and ArcFace body) and feature pyramid."""
+"""Building blocks of the encoders: improved residual block (of pSp's and ArcFace's body) and feature pyramid."""
 
 from __future__ import annotations
 
@@ -23,10 +23,14 @@ class SqueezeExcite(nn.Module):
         return x * self.gate(x.mean(dim=(2, 3), keepdim=True))
 
 
-class IRSEBlock(nn.Module):
-    """Improved residual block with squeeze-and-excitation. [B, I, H, W] → [B, O, H/stride, W/stride]"""
+class IRBlock(nn.Module):
+    """Improved residual block (Deng et al., "ArcFace", 2019). [B, I, H, W] → [B, O, H/stride, W/stride]
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    Args:
+        squeeze: End in squeeze-and-excitation: the block "IR-SE".
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int, *, squeeze: bool = True) -> None:
         super().__init__()
         self.shortcut = (
             nn.MaxPool2d(1, stride)
@@ -39,7 +43,7 @@ class IRSEBlock(nn.Module):
             nn.PReLU(outputs),
             nn.Conv2d(outputs, outputs, 3, stride, 1, bias=False),
             nn.BatchNorm2d(outputs),
-            SqueezeExcite(outputs),
+            *([SqueezeExcite(outputs)] if squeeze else []),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +60,7 @@ class FeaturePyramid(nn.Module):
         )
         inputs = (stem_width, *widths[:-1])
         self.stages = nn.ModuleList(
-            nn.Sequential(*(IRSEBlock(i if k == 0 else o, o, 2 if k == 0 else 1) for k in range(n)))
+            nn.Sequential(*(IRBlock(i if k == 0 else o, o, 2 if k == 0 else 1) for k in range(n)))
             for i, o, n in zip(inputs, widths, blocks, strict=True)
         )
         self.lateral = nn.ModuleList(nn.Conv2d(width, pyramid_width, 1) for width in widths)

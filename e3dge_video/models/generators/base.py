@@ -16,7 +16,31 @@ from e3dge_video.geometry.cameras import Camera
 from e3dge_video.models.rendering.sampling import RayDraws
 from e3dge_video.models.rendering.volume import PointSamples
 
-__all__ = ["Generator", "Planes", "PointSamples", "RenderOutput"]
+__all__ = ["FeatureModulation", "Generator", "Planes", "PointModulation", "PointSamples", "RenderOutput"]
+
+
+@dataclass(frozen=True)
+class FeatureModulation:
+    """FiLM of a generator's features f_G at points: local detail for colours, none for geometry (E3DGE, Eq. 9).
+
+    Attributes:
+        scale: γ. [B, M, C]
+        shift: β. [B, M, C]
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(1 + γ) · f_G + β. [B, M, C]"""
+        return (1 + self.scale) * features + self.shift
+
+
+class PointModulation(Protocol):
+    """What local detail makes of the features at a point; a function of the point, so that blocks may be any size."""
+
+    def __call__(self, points: Tensor) -> FeatureModulation:
+        """World points of every view's rays [B, M, 3] → their modulation."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from e3dge_video.config.stylesdf import SirenConfig, StyleDecoderConfig, StyleSD
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.meshes import surface_mesh, unwarp_frustum
+from e3dge_video.models.generators.base import FeatureModulation
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.models.rendering.compositing import sdf_extinction
 from e3dge_video.models.rendering.sampling import RayDraws
@@ -227,3 +228,28 @@ def test_training_jitters_all_samples_of_a_ray_together() -> None:
     draws = torch.rand(1, 5, 1)
     moved = generator.renderer.depths(draws) - generator.renderer.depths()
     torch.testing.assert_close(moved, (draws * 0.024).expand(1, 5, 10), rtol=0, atol=1e-6)
+
+
+def test_local_detail_changes_colours_only() -> None:
+    """Eq. 9 acts behind the distance; it is a function of the point, so the size of the blocks plays no part."""
+    generator = make().requires_grad_(False)
+    planes = generator.planes(latents_of(generator, 2))
+
+    def detail(points: Tensor) -> FeatureModulation:
+        wave = torch.sin(40 * points.sum(dim=-1, keepdim=True)).expand(-1, -1, 12)
+        return FeatureModulation(0.5 * wave, wave.square())
+
+    plain = generator.render(planes, cameras(2))
+    detailed = generator.render(planes, cameras(2), modulation=detail)
+    assert torch.equal(plain.sdf, detailed.sdf) and torch.equal(plain.xyz, detailed.xyz)
+    assert float((plain.rgb - detailed.rgb).abs().max()) > 1e-3
+    blocks = generator.render(planes, cameras(2), modulation=detail, block=10)
+    torch.testing.assert_close(blocks.features, detailed.features, **CLOSE)
+
+
+def test_no_local_detail_is_the_identity() -> None:
+    generator = make()
+    planes = generator.planes(latents_of(generator, 1))
+    none = torch.zeros(1, 1, 1)
+    same = generator.render(planes, cameras(1), modulation=lambda points: FeatureModulation(none, none))
+    assert torch.equal(same.features, generator.render(planes, cameras(1)).features)

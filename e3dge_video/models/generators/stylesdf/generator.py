@@ -19,7 +19,7 @@ from e3dge_video.config.generators import NoiseMode
 from e3dge_video.config.stylesdf import StyleSDFConfig
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.models.generators.base import Planes, PointSamples, RenderOutput
+from e3dge_video.models.generators.base import Planes, PointModulation, PointSamples, RenderOutput
 from e3dge_video.models.generators.stylesdf.decoder import StyleDecoder
 from e3dge_video.models.generators.stylesdf.film_siren import CodeMapping
 from e3dge_video.models.generators.stylesdf.sdf_renderer import FieldRays, FieldSums, SurfaceRender, SurfaceRenderer
@@ -55,10 +55,14 @@ class StyleSDF(nn.Module):
         """(L, W) of a W+ code."""
         return self.config.latent_shape
 
+    @property
+    def half_fov(self) -> float:
+        """Half the field of view of its cameras, radians."""
+        return math.radians(self.config.viewpoint.half_fov_deg)
+
     def frontal_camera(self) -> Camera:
         """The camera in front of the face. One camera"""
-        half_fov = math.radians(self.config.viewpoint.half_fov_deg)
-        return Camera.from_stylesdf(self.mean_latents.new_zeros(1, 2), half_fov)
+        return Camera.from_stylesdf(self.mean_latents.new_zeros(1, 2), self.half_fov)
 
     def map(
         self,
@@ -170,6 +174,7 @@ class StyleSDF(nn.Module):
         camera: Camera,
         *,
         resolution: int | None = None,
+        modulation: PointModulation | None = None,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
         block: int = 1024,
@@ -178,19 +183,21 @@ class StyleSDF(nn.Module):
 
         Args:
             resolution: Pixels R; None: the configured one.
+            modulation: Local detail for colours and features (E3DGE, Eq. 9); the geometry does not change.
             draws: Jitter of the samples (`coarse`: one number per ray with offset sampling, else one per sample);
                 None: none in evaluation mode, random in training mode.
             random: Source of random draws; also asks for them in evaluation mode.
             block: Rays rendered at once. Bounds the memory, does not change the result.
         """
         rays = self.renderer.rays(camera, resolution or self.config.resolution)
-        return self.render_rays(planes, rays, draws=draws, random=random, block=block).images()
+        return self.render_rays(planes, rays, modulation=modulation, draws=draws, random=random, block=block).images()
 
     def render_rays(
         self,
         planes: Planes,
         rays: FieldRays,
         *,
+        modulation: PointModulation | None = None,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
         gradient: bool = False,
@@ -215,7 +222,9 @@ class StyleSDF(nn.Module):
                 noise = noise * volume.density_noise
         if jitter is not None:
             jitter = jitter.expand(views, count, -1)
-        return self.renderer(planes.values, rays, draws=jitter, noise=noise, gradient=gradient, block=block)
+        return self.renderer(
+            planes.values, rays, draws=jitter, noise=noise, modulation=modulation, gradient=gradient, block=block
+        )
 
     def upsample(
         self,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from e3dge_video.config.stylesdf import SirenConfig, SurfaceVolumeConfig
 from e3dge_video.geometry.cameras import STYLESDF_RADIUS, Camera
 from e3dge_video.geometry.rays import image_plane, pixel_centres
-from e3dge_video.models.generators.base import PointSamples, RenderOutput
+from e3dge_video.models.generators.base import PointModulation, PointSamples, RenderOutput
 from e3dge_video.models.generators.stylesdf.film_siren import Film, FilmSiren
 from e3dge_video.models.rendering.compositing import composite, point_weights, sdf_extinction
 from e3dge_video.models.rendering.sampling import even_depths, offset_depths, scatter_depths, shift_depths
@@ -193,6 +193,7 @@ class SurfaceRenderer(nn.Module):
         *,
         draws: Tensor | None = None,
         noise: Tensor | None = None,
+        modulation: PointModulation | None = None,
         gradient: bool = False,
         block: int = 1024,
     ) -> FieldSums:
@@ -203,6 +204,7 @@ class SurfaceRenderer(nn.Module):
             rays: [B, N]
             draws: Jitter of the depths, see `depths`; None: none.
             noise: Added to raw densities in mode "density". [B, N, S]
+            modulation: Of the features that the colour layer sees; the distance does not change.
             gradient: Also the derivative of the field.
         """
         films = self.siren.films(codes)
@@ -211,18 +213,26 @@ class SurfaceRenderer(nn.Module):
         for start in range(0, rays.origins.shape[1], step):
             part = slice(start, start + step)
             depths = self.depths(None if draws is None else draws[:, part])
-            parts.append(
-                self._block(films, rays[part], depths, None if noise is None else noise[:, part], gradient=gradient)
-            )
+            part_noise = None if noise is None else noise[:, part]
+            parts.append(self._block(films, rays[part], depths, part_noise, modulation, gradient=gradient))
         names = [name for name, value in vars(parts[0]).items() if value is not None]
         return FieldSums(**{name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names})
 
     def _block(
-        self, films: list[Film], rays: FieldRays, depths: Tensor, noise: Tensor | None, *, gradient: bool
+        self,
+        films: list[Film],
+        rays: FieldRays,
+        depths: Tensor,
+        noise: Tensor | None,
+        modulation: PointModulation | None,
+        *,
+        gradient: bool,
     ) -> FieldSums:
         points = rays.origins[:, :, None] + depths[..., None] * rays.directions[:, :, None]  # [B, N, S, 3]
         shape = points.shape[:3]
         field, hidden, slope = self.geometry(points.flatten(1, 2), films, gradient=gradient)
+        if modulation is not None:
+            hidden = modulation(points.flatten(1, 2))(hidden)
         looks = rays.looks[:, :, None].expand_as(points).flatten(1, 2)
         logits, features = self.siren.appearance(hidden, looks, films[-1])
         sdf = field.view(shape)
