@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from e3dge_video.config.generators import (
 from e3dge_video.errors import ModelError
 from e3dge_video.models.fir import make_filter
 from e3dge_video.models.generators.eg3d.generator import EG3D
-from e3dge_video.weights.state import check_state
+from e3dge_video.weights.state import Rename, check_state, ignored_by_reason, renamed, shapes_of
 
 #: Foreign parameters that we do not take over, and why.
 IGNORED = {
@@ -86,8 +86,7 @@ _KNOWN_INIT = {
 _SR_MODULE = re.compile(r"(?:training\.superresolution\.)?SuperresolutionHybrid(8XDC|8X|4X|2X)")
 _SR_CLAMP = 256.0  # what EG3D limits activations to whenever half precision was allowed, on any device
 
-_Rename = tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]
-_LAYER_NAMES: list[_Rename] = [
+_LAYER_NAMES: list[Rename] = [
     (re.compile(r"\bb(\d+)\b"), lambda match: f"blocks.{int(math.log2(int(match[1]))) - 2}"),
     (re.compile(r"\bblock(\d)\b"), r"blocks.\1"),
     (re.compile(r"\bfc(\d+)\b"), r"layers.\1"),
@@ -100,7 +99,7 @@ _LAYER_NAMES: list[_Rename] = [
     (re.compile(r"\bnet\.0\b"), "hidden"),
     (re.compile(r"\bnet\.2\b"), "output"),
 ]
-_GENERATOR_NAMES: list[_Rename] = [
+_GENERATOR_NAMES: list[Rename] = [
     (re.compile(r"^backbone\.mapping\."), "mapping."),
     (re.compile(r"^backbone\.synthesis\."), "backbone."),
 ]
@@ -191,10 +190,10 @@ def eg3d_to_native(foreign: Mapping[str, Tensor], config: EG3DConfig) -> dict[st
     """
     native = rename_layers(foreign, _ignored(config), _GENERATOR_NAMES)
     with torch.device("meta"):
-        expected = {name: value.shape for name, value in EG3D(config).state_dict().items()}
+        network = EG3D(config)
     check_state(
         native,
-        expected,
+        shapes_of(network),
         complaint="EG3D checkpoint does not fit its own options",
         advice="is the file damaged, or not an EG3D generator?",
     )
@@ -203,17 +202,13 @@ def eg3d_to_native(foreign: Mapping[str, Tensor], config: EG3DConfig) -> dict[st
 
 def ignored_keys(foreign: Mapping[str, Tensor], config: EG3DConfig) -> dict[str, list[str]]:
     """Foreign keys that `eg3d_to_native` leaves out, by the reason for it."""
-    found: dict[str, list[str]] = {}
-    for pattern, reason in _ignored(config).items():
-        if keys := [key for key in foreign if re.fullmatch(pattern, key)]:
-            found[reason] = keys
-    return found
+    return ignored_by_reason(foreign, _ignored(config))
 
 
 def rename_layers(
     foreign: Mapping[str, Tensor],
     ignored: Mapping[str, str] = IGNORED,
-    prefixes: Sequence[_Rename] = (),
+    prefixes: Sequence[Rename] = (),
 ) -> dict[str, Tensor]:
     """Rename StyleGAN2 and EG3D layer parameters, wherever the layers stand; also serves the discriminator's."""
     native = {}
@@ -221,10 +216,7 @@ def rename_layers(
         if any(re.fullmatch(pattern, key) for pattern in ignored):
             _check_filter(key, value)
             continue
-        name = key
-        for pattern, replacement in [*prefixes, *_LAYER_NAMES]:
-            name = pattern.sub(replacement, name)
-        native[name] = value
+        native[renamed(key, [*prefixes, *_LAYER_NAMES])] = value
     return native
 
 
@@ -234,18 +226,18 @@ def discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if not sizes:
         raise ModelError("EG3D checkpoint: no discriminator block (b4, b8, ...) among its parameters")
     last = int(math.log2(max(sizes)))
-    renamed = {}
+    placed = {}
     for key, value in foreign.items():
         match = re.match(r"b(\d+)\.", key)
         if match and match[1] == "4":
             head = key.replace("b4.fc.", "b4.hidden.").replace("b4.out.", "b4.output.")
-            renamed[head.replace("b4.", "head.", 1)] = value
+            placed[head.replace("b4.", "head.", 1)] = value
         elif match:
             place = last - int(math.log2(int(match[1])))
-            renamed[f"blocks.{place}.{key[match.end() :]}"] = value
+            placed[f"blocks.{place}.{key[match.end() :]}"] = value
         else:
-            renamed[key] = value
-    return rename_layers(renamed)
+            placed[key] = value
+    return rename_layers(placed)
 
 
 def _ignored(config: EG3DConfig) -> dict[str, str]:

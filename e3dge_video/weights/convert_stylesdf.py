@@ -17,7 +17,7 @@ from e3dge_video.errors import ModelError
 from e3dge_video.models.discriminators import ImageDiscriminator, ViewpointDiscriminator
 from e3dge_video.models.fir import make_filter
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
-from e3dge_video.weights.state import Rename, check_state, renamed, shapes_of
+from e3dge_video.weights.state import Rename, check_state, ignored_by_reason, renamed, shapes_of
 
 #: Foreign parameters that we do not take over, and why.
 IGNORED = {
@@ -127,8 +127,7 @@ def stylesdf_to_native(
 
 def ignored_keys(foreign: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """Reason → parameters of the official generator that we do not take over for it."""
-    found = {reason: [key for key in foreign if re.fullmatch(pattern, key)] for pattern, reason in IGNORED.items()}
-    return {reason: keys for reason, keys in found.items() if keys}
+    return ignored_by_reason(foreign, IGNORED)
 
 
 def image_discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -137,13 +136,9 @@ def image_discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Te
     Raises:
         ModelError: Missing, unknown, misshapen or non-finite parameters, in one line.
     """
-    native = _blocks(foreign, _IMAGE_DISCRIMINATOR_NAMES)
-    count = _count(foreign, r"convs\.(\d+)\.")
-    channels = [_shape(foreign, f"convs.{level}.conv2.2.bias")[0] for level in range(count - 1, 0, -1)]
-    with torch.device("meta"):
-        network = ImageDiscriminator([*channels, _shape(foreign, "convs.0.1.bias")[0]])
-    _check(native, shapes_of(network), "image discriminator")
-    return native
+    return _discriminator(
+        foreign, _IMAGE_DISCRIMINATOR_NAMES, ImageDiscriminator, "image discriminator", ("1.bias", "conv2.2.bias")
+    )
 
 
 def volume_discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -152,13 +147,8 @@ def volume_discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, T
     Raises:
         ModelError: Missing, unknown, misshapen or non-finite parameters, in one line.
     """
-    native = _blocks(foreign, _VOLUME_DISCRIMINATOR_NAMES)
-    count = _count(foreign, r"convs\.(\d+)\.")
-    channels = [_shape(foreign, f"convs.{level}.conv2.activation.bias")[0] for level in range(count - 1, 0, -1)]
-    with torch.device("meta"):
-        network = ViewpointDiscriminator([*channels, _shape(foreign, "convs.0.activation.bias")[0]])
-    _check(native, shapes_of(network), "volume discriminator")
-    return native
+    biases = ("activation.bias", "conv2.activation.bias")
+    return _discriminator(foreign, _VOLUME_DISCRIMINATOR_NAMES, ViewpointDiscriminator, "volume discriminator", biases)
 
 
 def _kept(foreign: Mapping[str, Tensor], *, filter_gain: float) -> Iterator[tuple[str, Tensor]]:
@@ -191,11 +181,20 @@ def _layer_name(index: int) -> str:
     return f"decoder.blocks.{index // 2}.conv{index % 2}."
 
 
-def _blocks(foreign: Mapping[str, Tensor], renames: Sequence[Rename]) -> dict[str, Tensor]:
-    """Renamed parameters of a discriminator."""
-    native = {}
-    for key, value in _kept(foreign, filter_gain=1.0):
-        native[renamed(key, [_BLOCKS, *renames])] = value.float()
+def _discriminator(
+    foreign: Mapping[str, Tensor],
+    renames: Sequence[Rename],
+    kind: type[ImageDiscriminator] | type[ViewpointDiscriminator],
+    title: str,
+    biases: tuple[str, str],
+) -> dict[str, Tensor]:
+    """Renamed and checked parameters; `biases`, of the first block and of the others, tell the channels."""
+    native = {renamed(key, [_BLOCKS, *renames]): value.float() for key, value in _kept(foreign, filter_gain=1.0)}
+    count, (first, other) = _count(foreign, r"convs\.(\d+)\."), biases
+    channels = [_shape(foreign, f"convs.{level}.{other}")[0] for level in range(count - 1, 0, -1)]
+    with torch.device("meta"):
+        network = kind([*channels, _shape(foreign, f"convs.0.{first}")[0]])
+    _check(native, shapes_of(network), title)
     return native
 
 

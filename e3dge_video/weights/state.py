@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,17 @@ def renamed(name: str, renames: Sequence[Rename]) -> str:
     for pattern, replacement in renames:
         name = pattern.sub(replacement, name)
     return name
+
+
+def ignored_by_reason(foreign: Iterable[str], ignored: Mapping[str, str]) -> dict[str, list[str]]:
+    """Reason → the foreign names that are left out for it.
+
+    Args:
+        foreign: Names of the foreign parameters.
+        ignored: Pattern of whole names → reason.
+    """
+    found = {reason: [key for key in foreign if re.fullmatch(pattern, key)] for pattern, reason in ignored.items()}
+    return {reason: keys for reason, keys in found.items() if keys}
 
 
 def shapes_of(network: nn.Module) -> dict[str, torch.Size]:
