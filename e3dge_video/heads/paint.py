@@ -46,6 +46,7 @@ _USED = (
     "lips", "lip_lines", "brow_along", "brow_across", "brow_hair", "scalp", "recession", "crown", "sides", "moustache",
     "goatee", "full_beard", "stubble_dots", "streaks", "mottle", "freckles", "spots", "redness", "dark_circle", "lid",
     "liner", "blush", "wrinkle_forehead", "wrinkle_eye", "wrinkle_mouth", "wrinkle_frown", "pores", "cavity", "fuzz",
+    "hollow",
 )  # fmt: skip
 assert tuple(LAYER) == _USED
 
@@ -114,10 +115,11 @@ def paint_skin(spec: HeadSpec, layers: PaintLayers) -> PaintedSkin:
             brows.density, brows.thickness, brows.arch, brows.tilt,
             scalp["recession"], scalp["cover"], scalp["shade"], scalp["crown"], scalp["fade"],
             on_beard[0], on_beard[1], on_beard[2], amount, float(beard.style == "stubble"), shaven,
-            skin.wrinkles * (0.6 + 0.2 * old) + 0.45 * expression.brow_up,
-            skin.wrinkles + 0.45 * expression.smile + 0.4 * expression.squint,
-            0.10 + skin.wrinkles + 0.55 * expression.smile + 0.3 * expression.sneer,
-            0.8 * skin.wrinkles + 0.9 * expression.brow_down,
+            skin.wrinkles * (0.6 + 0.25 * old) + 0.40 * expression.brow_up,
+            skin.wrinkles + 0.30 * expression.smile + 0.3 * expression.squint,
+            0.06 + 0.95 * skin.wrinkles + 0.40 * expression.smile + 0.25 * expression.sneer,
+            0.8 * skin.wrinkles + 0.7 * expression.brow_down,
+            old * (0.4 + 0.6 * skin.wrinkles),
             skin.melanin,
             float(hair.style in ("buzz", "afro", "bald")),
             float(hair.style == "afro"),
@@ -188,7 +190,7 @@ def _bake(
     (brow_density, brow_thickness, brow_arch, brow_tilt) = numbers[10:14]
     (recession, cover, shade, crown, fade) = numbers[14:19]
     (on_moustache, on_goatee, on_full, beard_amount, is_stubble, shaven) = numbers[19:25]
-    (lines_forehead, lines_eye, lines_mouth, lines_frown, melanin, is_short, is_thick) = numbers[25:32]
+    (lines_forehead, lines_eye, lines_mouth, lines_frown, hollow, melanin, is_short, is_thick) = numbers[25:33]
     scale = np.float32(1.0 / 255.0)
     light_skin = 1.0 - melanin
     rgb = np.zeros(3, np.float32)
@@ -220,10 +222,15 @@ def _bake(
         groove = max(groove, lines_eye * v[23] * scale)
         groove = max(groove, lines_mouth * v[24] * scale)
         groove = max(groove, lines_frown * v[25] * scale)
-        height -= 0.55 * groove
-        rgb[0] *= 1.0 - 0.10 * groove
-        rgb[1] *= 1.0 - 0.15 * groove
-        rgb[2] *= 1.0 - 0.16 * groove
+        height -= 0.9 * groove
+        # Old skin is paler and less red.
+        grey = 0.30 * rgb[0] + 0.55 * rgb[1] + 0.15 * rgb[2]
+        for k in range(3):
+            rgb[k] += (1.12 * grey - rgb[k]) * 0.13 * hollow
+        groove = min(groove, 1.1) + 0.7 * hollow * v[29] * scale
+        rgb[0] *= 1.0 - 0.36 * groove
+        rgb[1] *= 1.0 - 0.46 * groove
+        rgb[2] *= 1.0 - 0.48 * groove
 
         lid = v[19] * scale
         rgb[0] *= 1.0 - 0.05 * lid

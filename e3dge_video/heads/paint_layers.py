@@ -30,6 +30,7 @@ LAYERS = (
     "lips", "lip_lines", "brow_along", "brow_across", "brow_hair", "scalp", "recession", "crown", "sides", "moustache",
     "goatee", "full_beard", "stubble_dots", "streaks", "mottle", "freckles", "spots", "redness", "dark_circle", "lid",
     "liner", "blush", "wrinkle_forehead", "wrinkle_eye", "wrinkle_mouth", "wrinkle_frown", "pores", "cavity", "fuzz",
+    "hollow",
 )  # fmt: skip
 LAYER = {name: i for i, name in enumerate(LAYERS)}
 #: Signed distances are stored as byte = 128 + distance / `DISTANCE_STEP`.
@@ -188,6 +189,14 @@ def _groove(distance: NDArray[np.floating], width_mm: float) -> NDArray[np.float
     return np.exp(-((distance / (width_mm * MM)) ** 2))
 
 
+def _crease(distance: NDArray[np.floating], width_mm: float) -> NDArray[np.floating]:
+    """A fine groove in the soft furrow that carries it.
+
+    Skin folds over a wider strip than its line; the strip is what is seen of a wrinkle at portrait resolution.
+    """
+    return np.maximum(_groove(distance, width_mm), 0.75 * _groove(distance, 2.6 * width_mm))
+
+
 def _sample(mask: NDArray[np.uint8], uv: NDArray[np.float32], blur: float = 1.0) -> NDArray[np.float32]:
     """MakeHuman's mask at texture coordinates, 0..1, smoothed a little against its JPEG blocks."""
     import cv2
@@ -330,11 +339,11 @@ def _paint(
     wave = 0.006 * (value_noise((millimetres * np.array([0.03, 0.008, 0])).astype(np.float32), 71) - 0.5)
     forehead = np.zeros(len(x))
     brow_top = float(brow[:, 1].max())
-    for k, height in enumerate((0.035, 0.058, 0.083, 0.108)):
+    for k, height in enumerate((0.036, 0.067, 0.099)):
         bow = 0.010 * np.cos(ax / 0.14 * np.pi) * (0.6 + 0.1 * k)
         line = np.abs(y - (brow_top + height - 0.008 + bow * 0.6 + wave * (1 + k % 2)))
         forehead = np.maximum(
-            forehead, _groove(line, 1.5) * _step(ax, 0.135 - 0.015 * k, 0.075) * (0.75 + 0.25 * (k < 3))
+            forehead, _crease(line, 1.4) * _step(ax, 0.135 - 0.015 * k, 0.075)
         )
     layers["wrinkle_forehead"] = forehead * front
     crow = np.zeros(len(x))
@@ -345,31 +354,40 @@ def _paint(
         bent = direction + 120 * (radius - 0.03) * np.sign(direction - 3)
         crow = np.maximum(
             crow,
-            _groove(radius * np.radians(angle - bent), 1.1) * _step(radius, 0.012, 0.022) * _step(radius, 0.075, 0.035),
+            _crease(radius * np.radians(angle - bent), 1.1) * _step(radius, 0.012, 0.022) * _step(radius, 0.075, 0.035),
         )
     bag_line = eye_centre[1] - 0.036 + 0.016 * ((ax - eye_centre[0]) / 0.05) ** 2
-    bag = _groove(np.abs(y - bag_line), 1.6) * _step(np.abs(ax - eye_centre[0] + 0.008), 0.06, 0.02)
+    bag = _crease(np.abs(y - bag_line), 1.6) * _step(np.abs(ax - eye_centre[0] + 0.008), 0.06, 0.02)
     tear = eye[0]
     trough = (
-        _groove(np.abs((y - tear[1] + 0.012) + 0.55 * (ax - tear[0])), 2.0)
+        _crease(np.abs((y - tear[1] + 0.012) + 0.55 * (ax - tear[0])), 2.0)
         * _step(ax, tear[0] - 0.006, tear[0] + 0.012)
         * _step(ax, tear[0] + 0.075, tear[0] + 0.03)
     )
-    layers["wrinkle_eye"] = np.maximum(np.maximum(crow, 0.8 * bag), 0.7 * trough) * front * (z > 0.02)
+    layers["wrinkle_eye"] = np.maximum(np.maximum(crow, bag), 0.8 * trough) * front * (z > 0.02)
     wing = points[35]
     t = np.clip((wing[1] + 0.016 - y) / (wing[1] + 0.016 - corner[1] + 0.012), -0.2, 1.3)
     fold_x = wing[0] + 0.006 + (corner[0] + 0.024 - wing[0] - 0.006) * np.clip(t, 0, 1.3) ** 0.8
-    fold = _groove(ax - fold_x, 2.2) * _step(t, -0.05, 0.12) * _step(t, 1.15, 0.8)
+    fold = _crease(ax - fold_x, 2.2) * _step(t, -0.05, 0.12) * _step(t, 1.15, 0.8)
     marionette_x = corner[0] + 0.010 + 0.16 * (corner[1] - y)
     marionette = (
-        _groove(ax - marionette_x, 1.8)
+        _crease(ax - marionette_x, 1.8)
         * _step(y, corner[1] + 0.002, corner[1] - 0.014)
         * _step(y, corner[1] - 0.062, corner[1] - 0.035)
     )
-    layers["wrinkle_mouth"] = np.maximum(fold, 0.7 * marionette) * front
+    layers["wrinkle_mouth"] = np.maximum(fold, 0.9 * marionette) * front
     frown_x = 0.017 + 0.06 * np.abs(y - brow[0, 1])
-    frown = _groove(ax - frown_x, 1.3) * _step(np.abs(y - brow[0, 1] - 0.002), 0.032, 0.012)
+    frown = _crease(ax - frown_x, 1.3) * _step(np.abs(y - brow[0, 1] - 0.002), 0.032, 0.012)
     layers["wrinkle_frown"] = frown * front
+    # Where an old face loses its fat: below the cheekbone, at the temple, under the eye, before the jowl.
+    layers["hollow"] = np.clip(
+        blob(0.150, corner[1] + 0.018, 0.030, 0.045)
+        + 0.8 * blob(0.195, eye_centre[1] + 0.035, 0.030, 0.040)
+        + 0.9 * blob(eye_centre[0], eye_centre[1] - 0.048, 0.046, 0.013)
+        + 0.8 * blob(corner[0] + 0.028, chin[1] + 0.030, 0.014, 0.030),
+        0,
+        1,
+    )
     layers["pores"] = fractal_noise(millimetres, 0.55, 2, 81)
     layers["cavity"] = openness
     stacked = np.stack([np.asarray(layers[name], np.float32) for name in LAYERS], axis=1)
