@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -159,6 +160,18 @@ def test_edit_of_glasses_changes_only_pixels_near_the_glasses(sampler: HeadSampl
     lower_face = slice(int(0.72 * SIZE), None)
     change = np.abs(plain.rgb.astype(int) - worn.rgb.astype(int))[lower_face]
     assert change.mean() < 0.5
+
+
+def test_wrinkles_can_be_seen_at_portrait_resolution(sampler: HeadSampler) -> None:
+    """A generator of 128 px planes can only learn what survives at about 64 px across the picture."""
+    z = _relaxed(sampler.sample(4, seed=8)[3])
+    smooth, old = (
+        render(sampler.build(sampler.decode(edit(z, "wrinkles", way))), look_at(0.0, 0.0), intrinsics_matrix(), 256).rgb
+        for way in (-1, 1)
+    )
+    drawn = cv2.resize((old.astype(np.float32) - smooth).mean(axis=2), (64, 64), interpolation=cv2.INTER_AREA)
+    lines = drawn - cv2.GaussianBlur(drawn, (0, 0), 3)
+    assert lines[10:26, 24:40].std() > 4  # of 255, on the forehead
 
 
 def test_everything_drawn_lies_in_the_box(sampler: HeadSampler) -> None:
