@@ -99,8 +99,8 @@ class Change:
     def between(cls, before: Layer, after: Layer) -> Change:
         """Of two layers at the same camera."""
         difference = after.color - before.color
-        reach = before.color.shape[-1] // 4 + 1
-        broad = F.avg_pool2d(difference, reach, 1, reach // 2, count_include_pad=False)
+        reach = before.color.shape[-1] // 4 | 1
+        broad = box_mean(difference, reach)
         color = 2 * (difference - broad).abs().mean(dim=1, keepdim=True)
         outline = (after.alpha - before.alpha).abs()
         both = torch.minimum(before.alpha, after.alpha)
@@ -227,6 +227,12 @@ def _behind(image: Tensor, matte: Tensor, head: Tensor) -> Tensor:
     reach = image.shape[-1] // 32 * 2 + 1
     beside = 1 - F.max_pool2d(head, reach, 1, reach // 2)
     return torch.cat([push_pull(image, matte * beside), push_pull(matte, beside)], dim=1)
+
+
+def box_mean(values: Tensor, side: int) -> Tensor:
+    """Mean over a square of odd side around each pixel, inside the image; rows, then columns: a wide one stays cheap."""
+    rows = F.avg_pool2d(values, (side, 1), 1, (side // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
 def push_pull(values: Tensor, weight: Tensor) -> Tensor:

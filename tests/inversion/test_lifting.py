@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions
-from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift, push_pull
+from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift, box_mean, push_pull
 
 SIZE, RADIUS = 64, 0.2
 
@@ -146,6 +146,13 @@ def test_residual_steps_back_where_the_edit_changes_the_picture():
     kept, _ = ResidualLift().render(lifted(camera), target, camera, Change(none, tone))
     assert (kept - picture(camera)).abs()[0, :, 31:33, 31:33].mean() < 0.02
     assert (image - picture(camera)).abs()[0, :, 24:40, 24:40].max() > 0.1
+
+
+@pytest.mark.parametrize("side", [1, 3, 17, 33])
+def test_box_mean_is_the_mean_of_the_square_inside_the_image(side):
+    values = torch.rand(2, 3, 24, 20)
+    square = F.avg_pool2d(values, side, 1, side // 2, count_include_pad=False)
+    torch.testing.assert_close(box_mean(values, side), square)
 
 
 def test_push_pull_keeps_trusted_values_and_fills_constant_fields_exactly():
