@@ -230,7 +230,7 @@ def _behind(image: Tensor, matte: Tensor, head: Tensor) -> Tensor:
 
 
 def box_mean(values: Tensor, side: int) -> Tensor:
-    """Mean over the square of odd side around each pixel, inside the image: rows, then columns, so a wide one is cheap."""
+    """Mean over a square of odd side around each pixel, inside the image. Rows, then columns: a wide one is cheap."""
     rows = F.avg_pool2d(values, (side, 1), 1, (side // 2, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
 
