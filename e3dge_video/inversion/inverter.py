@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift
+from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, clean_rim
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
@@ -187,7 +187,7 @@ class Inverter(nn.Module):
         weighted = _enlarged(rendered.depth * rendered.alpha, size)
         far = _enlarged(rendered.depth, size)
         depth = torch.where(alpha > 0.02, weighted / alpha.clamp_min(0.02), far)
-        return Layer(torch.minimum(color.clamp(0, 1), alpha), alpha, depth)
+        return Layer(clean_rim(color, alpha), alpha, depth)
 
 
 def _enlarged(values: Tensor, size: int) -> Tensor:

@@ -107,8 +107,7 @@ class Change:
         depth = 10 * (after.depth - before.depth).abs() * both
         change = torch.maximum(color, torch.maximum(outline, depth))
         replaced = F.avg_pool2d(F.max_pool2d(change, 5, 1, 2), 5, 1, 2)
-        solid = ((both - 0.7) / 0.25).clamp(0, 1)
-        return cls(replaced, push_pull(difference, solid * (1 - replaced).clamp(0, 1)))
+        return cls(replaced, push_pull(difference, solid(both) * (1 - replaced).clamp(0, 1)))
 
 
 class ResidualLift:
@@ -133,8 +132,7 @@ class ResidualLift:
         """
         image = (image + 1) / 2
         matte = torch.maximum(matte, face)
-        solid_head = ((coarse.alpha - 0.7) / 0.25).clamp(0, 1)
-        confidence = matte * solid_head * self._facing(coarse.depth, camera)
+        confidence = matte * solid(coarse.alpha) * self._facing(coarse.depth, camera)
         # One pixel of erosion: at the very outline a pixel mixes head and background.
         confidence = -F.max_pool2d(-confidence, 3, stride=1, padding=1)
         person = F.max_pool2d(matte, 9, stride=1, padding=4)
@@ -227,6 +225,28 @@ def _behind(image: Tensor, matte: Tensor, head: Tensor) -> Tensor:
     reach = image.shape[-1] // 32 * 2 + 1
     beside = 1 - F.max_pool2d(head, reach, 1, reach // 2)
     return torch.cat([push_pull(image, matte * beside), push_pull(matte, beside)], dim=1)
+
+
+def solid(alpha: Tensor) -> Tensor:
+    """How far a pixel is the head alone, of its opacity: 0 up to 0.7, 1 from 0.95."""
+    return ((alpha - 0.7) / 0.25).clamp(0, 1)
+
+
+def clean_rim(color: Tensor, alpha: Tensor) -> Tensor:
+    """Colour of a head whose outline shows the head's own colour.
+
+    Where a pixel is half head, half nothing, a super-resolution's colours follow its opacity only roughly; laid over
+    another background that shows as a fringe. The outline takes the colours just inside instead.
+
+    Args:
+        color: RGB in 0..1, multiplied by alpha. [B, 3, S, S]
+        alpha: Opacity. [B, 1, S, S]
+
+    Returns:
+        The same kind of colour, never above alpha. [B, 3, S, S]
+    """
+    trust = -F.max_pool2d(-solid(alpha), 3, 1, 1)
+    return alpha * push_pull((color / alpha.clamp_min(0.5)).clamp(0, 1), trust)
 
 
 def box_mean(values: Tensor, side: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions
-from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift, box_mean, push_pull
+from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift, box_mean, clean_rim, push_pull
 
 SIZE, RADIUS = 64, 0.2
 
@@ -146,6 +146,18 @@ def test_residual_steps_back_where_the_edit_changes_the_picture():
     kept, _ = ResidualLift().render(lifted(camera), target, camera, Change(none, tone))
     assert (kept - picture(camera)).abs()[0, :, 31:33, 31:33].mean() < 0.02
     assert (image - picture(camera)).abs()[0, :, 24:40, 24:40].max() > 0.1
+
+
+def test_rim_takes_the_colour_inside_and_the_inside_keeps_its_own():
+    across = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
+    alpha = ((across - 0.4) / 0.1).clamp(0, 1)
+    inside = 0.2 + 0.5 * torch.rand(1, 3, 64, 64) * (across > 0.7)
+    fringe = torch.where(alpha < 0.9, 0.9, inside)
+    cleaned = clean_rim(fringe * alpha, alpha)
+    torch.testing.assert_close(cleaned[..., 36:], inside[..., 36:])
+    rim = (alpha > 0.05) & (alpha < 0.9)
+    assert (cleaned / alpha.clamp_min(0.05) - 0.2).abs()[rim.expand(-1, 3, -1, -1)].max() < 1e-4
+    assert (cleaned <= alpha).all()
 
 
 @pytest.mark.parametrize("side", [1, 3, 17, 33])
