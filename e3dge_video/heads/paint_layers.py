@@ -342,9 +342,7 @@ def _paint(
     for k, height in enumerate((0.036, 0.067, 0.099)):
         bow = 0.010 * np.cos(ax / 0.14 * np.pi) * (0.6 + 0.1 * k)
         line = np.abs(y - (brow_top + height - 0.008 + bow * 0.6 + wave * (1 + k % 2)))
-        forehead = np.maximum(
-            forehead, _crease(line, 1.4) * _step(ax, 0.135 - 0.015 * k, 0.075)
-        )
+        forehead = np.maximum(forehead, _crease(line, 1.4) * _step(ax, 0.135 - 0.015 * k, 0.075))
     layers["wrinkle_forehead"] = forehead * front
     crow = np.zeros(len(x))
     corner_eye = eye[3]
