@@ -163,6 +163,12 @@ def test_the_list_of_published_files() -> None:
         if entry.url is not None and entry.importable:
             assert entry.bytes and re.fullmatch(r"[0-9a-f]{32}", entry.md5 or ""), entry.name
             assert direct_address(entry.url).startswith("https://drive.usercontent.google.com/download?id=")
+    beside = {name: entry.beside for name, entry in known.items() if entry.beside}
+    assert beside == {
+        "e3dge-full": ("stylesdf-ffhq1024", "stylesdf-ffhq-renderer"),
+        "e3dge-2d-align": ("stylesdf-ffhq1024", "stylesdf-ffhq-renderer"),
+        "e3dge-toon-encoder": ("e3dge-toon-generator", "stylesdf-ffhq-renderer"),
+    }
     assert destination(public_file("stylesdf-ffhq1024")).name == "ffhq1024x1024.pt"
     assert known["stylesdf-ffhq1024"].bytes == 202570217
     with pytest.raises(ModelError, match=r"nothing: no published checkpoint .* e3dge-full"):

@@ -282,7 +282,7 @@ def _runner(path: Path) -> None:
     [
         (
             _runner,
-            r"called encoder\.body\.0\.weight, netLocal\.stem, …\); it can import: EG3D, StyleSDF",
+            r"called encoder\.body\.0\.weight, netLocal\.stem, …\); it can import: EG3D, E3DGE, StyleSDF",
         ),
         (lambda path: torch.save({"iter": 3}, path), r"it holds no tensors"),
         (lambda path: torch.save([torch.ones(1)], path), r"holds list, no table of tensors"),
