@@ -54,19 +54,20 @@ def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -
     assert isinstance(generator.spec.generator, StyleSDFConfig)
     config, encoders, left_out = _encoders(given, generator.spec.generator)
     viewpoints, beside = _viewpoints(given.viewpoints)
-    published = {role: published_as(file.path) for role, file in vars(given).items()}
-    licence = (
-        f"encoders: {_licence(published['runner'], LICENCE)}. Generator: {generator.spec.licence}. "
-        f"Camera: {_licence(published['viewpoints'], STYLESDF_LICENCE)}"
-    )
+    runner, renderer = published_as(given.runner.path), published_as(given.viewpoints.path)
     spec = replace(
         generator.spec,
-        licence=licence,
+        licence=f"encoders: {_licence(runner, LICENCE)}. Generator: {generator.spec.licence}. "
+        f"Camera: {_licence(renderer, STYLESDF_LICENCE)}",
         hybrid=HybridConfig(config, volume_discriminator_channels(viewpoints)),
         provenance={
             **generator.spec.provenance,
             "project": "E3DGE",
-            "published_as": {role: entry and entry.name for role, entry in published.items()},
+            "published_as": {
+                "runner": runner and runner.name,
+                "generator": generator.spec.provenance["published_as"],
+                "viewpoints": renderer and renderer.name,
+            },
         },
     )
     stored = {f"encoders.{key}": value for key, value in encoders.items()}
