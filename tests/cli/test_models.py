@@ -240,5 +240,5 @@ def test_fetch_refuses_in_one_line(published: Offer, call: Call, monkeypatch: py
 
 def test_fetch_lists_what_is_published(call: Call) -> None:
     code, out, _ = call("fetch")
-    assert code == 0 and len(out.splitlines()) == 18
+    assert code == 0 and len(out.splitlines()) == 20
     assert "203 MB; CC BY-NC-SA 4.0" in out and "size not known; NVIDIA" in out

@@ -143,6 +143,16 @@ def foreign_fusion() -> Foreign:
     return state
 
 
+def foreign_recognizer() -> Foreign:
+    """The face recogniser that the identity loss asks."""
+    state = Foreign()
+    state.body()
+    state.norm("output_layer.0", 512, statistics=True)
+    state.linear("output_layer.3", 512 * 7 * 7, 512)
+    state.norm("output_layer.4", 512, statistics=True)
+    return state
+
+
 def filled(network: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same parameters with random numbers that keep a signal's size, half precision."""
     state = {}

@@ -29,6 +29,7 @@ from tests.support.e3dge_checkpoint import (
     foreign_encoder,
     foreign_fusion,
     foreign_local,
+    foreign_recognizer,
 )
 
 Checkpoint = dict[str, Any]
@@ -177,15 +178,6 @@ def test_a_wrong_checkpoint_gets_one_line(change: Callable[[Checkpoint], Any], m
     with pytest.raises(ModelError, match=message) as caught:
         converted(entries)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
-
-
-def foreign_recognizer() -> Foreign:
-    state = Foreign()
-    state.body()
-    state.norm("output_layer.0", 512, statistics=True)
-    state.linear("output_layer.3", 512 * 7 * 7, 512)
-    state.norm("output_layer.4", 512, statistics=True)
-    return state
 
 
 def test_recognizer() -> None:

@@ -157,7 +157,7 @@ def test_what_is_not_publicly_known_is_said(cache: Path, tmp_path: Path) -> None
 
 def test_the_list_of_published_files() -> None:
     known = public_files()
-    assert len(known) == 18 and len({entry.file for entry in known.values()}) == 18
+    assert len(known) == 20 and len({entry.file for entry in known.values()}) == 20
     for entry in known.values():
         assert entry.licence and entry.terms and (entry.url or entry.page or "").startswith("https://")
         if entry.url is not None and entry.importable:
