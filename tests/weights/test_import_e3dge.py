@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -23,7 +24,7 @@ from e3dge_video.inversion.verify import verify_bundle
 from e3dge_video.models.discriminators import ViewpointDiscriminator
 from e3dge_video.models.encoders.hybrid import HybridEncoders
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
-from e3dge_video.weights import importing
+from e3dge_video.weights import importing, public_files
 from e3dge_video.weights.bundle import read_bundle, read_spec, write_bundle
 from e3dge_video.weights.convert_e3dge import e3dge_config, e3dge_parameters, e3dge_to_native
 from e3dge_video.weights.convert_stylesdf import (
@@ -33,6 +34,7 @@ from e3dge_video.weights.convert_stylesdf import (
     volume_discriminator_to_native,
 )
 from e3dge_video.weights.importing import import_model
+from e3dge_video.weights.public_files import PublicFile
 from tests.support import stylesdf_checkpoint
 from tests.support.e3dge_checkpoint import runner, write_generator, write_renderer
 
@@ -167,6 +169,21 @@ def test_every_key_is_used_or_listed(tmp_path: Path, variant: Variant) -> None:
     listed = [name for names in facts["ignored"].values() for name in names]
     assert len(listed) == len(set(listed)) == done.ignored and set(listed) - set(keys) == others
     assert done.used == facts["used"] == len(keys) - len(set(listed) & set(keys))
+
+
+def test_published_files_are_known_by_their_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, known = write(tmp_path), {}
+    for name, file in zip(("toon-encoder", "toon-generator", "renderer"), files, strict=True):
+        data = file.read_bytes()
+        facts = {"bytes": len(data), "md5": hashlib.md5(data).hexdigest()}
+        known[name] = PublicFile(name, file.name, "toons", f"licence of {name}", "there", **facts)
+    monkeypatch.setattr(public_files, "public_files", lambda: known)
+    spec = import_model(files, "toons").spec
+    assert spec.provenance["published_as"] == dict(zip(("runner", "generator", "viewpoints"), known, strict=True))
+    assert spec.licence == (
+        "encoders: licence of toon-encoder; read it: there. Generator: licence of toon-generator; read it: there. "
+        "Camera: licence of renderer; read it: there"
+    )
 
 
 def test_edits_beside_the_encoders(tmp_path: Path) -> None:
