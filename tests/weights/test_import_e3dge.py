@@ -117,12 +117,13 @@ def converted(files: list[Path]) -> HybridInverter:
 
 
 @torch.no_grad()
-def seen_from_the_side(inverter: HybridInverter) -> Tensor:
-    """A picture inverted, its codes edited, seen from another camera: every network takes part."""
+def both_views(inverter: HybridInverter) -> Tensor:
+    """A picture inverted, from its own camera, and with edited codes from another one: every network takes part."""
     picture = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(2)) * 2 - 1
     inversion = inverter.invert(picture)
     edited = inverter.edit(inversion, inversion.latents + 0.1)
-    return inverter.render(edited, Camera.from_stylesdf(torch.tensor([[0.2, -0.1]]))).features
+    aside = inverter.render(edited, Camera.from_stylesdf(torch.tensor([[0.2, -0.1]])))
+    return torch.cat([inversion.coarse.features, aside.features])
 
 
 @pytest.mark.parametrize("variant", [FULL, ALIGNED, TOON])
@@ -134,8 +135,8 @@ def test_a_runner_becomes_the_network_itself(
     assert (code, err) == (0, "") and "imported heads: E3DGE, pictures 16 px, edits: none" in out
     assert "licence: encoders: as their publisher says; the official E3DGE weights: S-Lab License 1.0" in out
 
-    features = seen_from_the_side(load_hybrid_inverter("heads"))
-    assert torch.equal(features, seen_from_the_side(converted(files)))
+    features = both_views(load_hybrid_inverter("heads"))
+    assert torch.equal(features, both_views(converted(files)))
     assert features.isfinite().all() and float(features.std()) > 1e-3
 
     code, out, _ = command("models", "info", "heads")
