@@ -108,13 +108,15 @@ def import_files(files: tuple[Path, ...], name: str, overwrite: bool) -> None:
     """Make a model of official checkpoints. Nothing in the files is executed.
 
     FILE is an EG3D network pickle, or its tensors in a torch or safetensors file with a JSON file of its options beside
-    it; or a StyleSDF checkpoint. Further ones may be folders of editing boundaries for this generator:
-    ATTRIBUTE/boundary.npy, for StyleSDF renderer_ATTRIBUTE/boundary.npy and decoder_ATTRIBUTE/boundary.npy.
+    it; or a StyleSDF checkpoint; or an E3DGE runner's checkpoint together with its StyleSDF generator and the volume
+    renderer. Further ones may be folders of editing boundaries for this generator: ATTRIBUTE/boundary.npy, for StyleSDF
+    renderer_ATTRIBUTE/boundary.npy and decoder_ATTRIBUTE/boundary.npy.
 
     \b
     e3dge-video models import ffhq512-128.pkl --as ffhq
     e3dge-video models import ffhq512-128.pkl boundaries/ --as ffhq --overwrite
     e3dge-video models import ffhq1024x1024.pt --as stylesdf
+    e3dge-video models import E3DGE_Full_Runner.pt ffhq1024x1024.pt ffhq_vol_renderer.pt --as e3dge
     """
     from e3dge_video.weights.importing import import_model
 
@@ -136,7 +138,7 @@ def fetch_file(name: str | None, accept_licence: bool) -> None:
     The licence is shown first. A download that was interrupted goes on where it stopped; size and hash are compared
     with the published ones, where there are any.
     """
-    from e3dge_video.weights.fetch import fetch
+    from e3dge_video.weights.fetch import destination, fetch
     from e3dge_video.weights.public_files import public_file, public_files
 
     if name is None:
@@ -156,7 +158,12 @@ def fetch_file(name: str | None, accept_licence: bool) -> None:
     click.echo(f"wrote {done.path}")
     click.echo(f"compared: {done.verified}; SHA-256 {done.sha256}")
     if entry.importable:
-        click.echo(f"next: e3dge-video models import {shlex.quote(str(done.path))} --as {shlex.quote(name)}")
+        beside = [(other, destination(public_file(other))) for other in entry.beside]
+        for other, path in beside:
+            if not path.exists():
+                click.echo(f"needed beside it: e3dge-video models fetch {other}")
+        files = shlex.join(map(str, (done.path, *(path for _, path in beside))))
+        click.echo(f"next: e3dge-video models import {files} --as {shlex.quote(name)}")
 
 
 class _Bar:
@@ -180,9 +187,11 @@ class _Bar:
 
 def _configuration(spec: BundleSpec) -> dict[str, str]:
     """What the networks are: titles and texts."""
-    encoders = (
-        "none: the generator alone, for use from Python" if spec.encoder is None else "E0, E_ξ, 3D landmarks, matte"
-    )
+    encoders = "none: the generator alone, for use from Python"
+    if spec.hybrid is not None:
+        encoders = f"{spec.hybrid.describe()}; for use from Python"
+    elif spec.encoder is not None:
+        encoders = "E0, E_ξ, 3D landmarks, matte"
     sizes = f"pictures {spec.resolution} px, volume rendering {spec.neural_resolution} px"
     return {
         "backbone": f"{spec.backbone}, {sizes}, crop {spec.crop}",

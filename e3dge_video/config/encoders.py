@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -55,6 +55,24 @@ class HybridEncodersConfig:
     local: Literal["none", "aligned", "hybrid"] = "hybrid"
     stem_norm: Literal["instance", "batch"] = "instance"  # of E1's stems
     film_head: Literal["residual", "linear"] = "residual"
+
+
+@dataclass(frozen=True)
+class HybridConfig:
+    """What turns pictures into codes and local detail on a StyleSDF generator, as E3DGE was released."""
+
+    encoders: HybridEncodersConfig = field(default_factory=HybridEncodersConfig)
+    #: Channels at 2, 4, 8, ... px of the volume discriminator, which tells a picture's camera.
+    viewpoints: tuple[int, ...] = (400, 400, 400, 400, 256, 128)
+
+    def describe(self) -> str:
+        """What it is, for people."""
+        local = {
+            "none": "E0 alone, no local detail",
+            "aligned": "E0, E1, E_ADA: local detail from the realigned residual",
+            "hybrid": "E0, E1, E_ADA, fusion: local detail aligned in 3D and 2D",
+        }[self.encoders.local]
+        return f"E3DGE's for StyleSDF: {local}; camera from the volume discriminator ({1 << len(self.viewpoints)} px)"
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from e3dge_video.errors import ModelError
+from e3dge_video.inversion.hybrid import HybridInverter
 from e3dge_video.inversion.inverter import Inverter
 from e3dge_video.models.build import build_generator
+from e3dge_video.models.discriminators import ViewpointDiscriminator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
+from e3dge_video.models.encoders.hybrid import HybridEncoders
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.base import Generator
+from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.models.matting import MatteNet
 from e3dge_video.weights.bundle import (
     EDITS_FILE,
@@ -82,6 +86,33 @@ def load_inverter(name: str = "starter", *, device: str = "cpu") -> Inverter:
         resolution=spec.resolution,
     )
     return inverter.eval().requires_grad_(False).to(device)
+
+
+def load_hybrid_inverter(name: str, *, device: str = "cpu") -> HybridInverter:
+    """E3DGE on StyleSDF as released, of a bundle given by name or folder, in evaluation mode.
+
+    Raises:
+        ModelError: No such bundle, or it does not hold what it should.
+    """
+    return hybrid_inverter_of(read_bundle(find_bundle(name))).to(device)
+
+
+def hybrid_inverter_of(bundle: Bundle) -> HybridInverter:
+    """The same, of a bundle already read.
+
+    Raises:
+        ModelError: It has no such encoders, or tensors that do not fit its options.
+    """
+    generator, config = generator_of(bundle), bundle.spec.hybrid
+    if config is None or not isinstance(generator, StyleSDF):
+        raise ModelError(
+            f"{bundle.folder}: the model {bundle.spec.name} has no E3DGE encoders for StyleSDF; import one with "
+            "`e3dge-video models import` from a runner's checkpoint, its generator and its volume renderer"
+        )
+    encoders, viewpoints = HybridEncoders(config.encoders), ViewpointDiscriminator(config.viewpoints)
+    _fill(encoders, bundle, ENCODER_FILE, "encoders")
+    _fill(viewpoints, bundle, ENCODER_FILE, "viewpoints")
+    return HybridInverter(generator, viewpoints, encoders).eval().requires_grad_(False)
 
 
 def load_settler(folder: Path) -> Settler:

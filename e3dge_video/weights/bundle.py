@@ -7,7 +7,8 @@ encoder.safetensors      E0, E_ξ, 3D landmarks, matte
 edits.safetensors        one direction per attribute, and the basis of expression
 ```
 
-An imported generator may stand alone: without encoders it can be rendered, but no video can be inverted with it.
+An imported generator may stand alone: without encoders it can be rendered, but no video can be inverted with it. With
+E3DGE's released encoders for StyleSDF, encoder.safetensors holds those and the volume discriminator instead.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
-from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
+from e3dge_video.config.encoders import GlobalEncoderConfig, HybridConfig, MatteConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
 
@@ -72,6 +73,8 @@ class BundleSpec:
         generator: Sizes of G, of the kind that `backbone` names.
         encoder: Sizes of E0; None: the bundle has no encoders.
         matte: Sizes of the matte network; None: as above.
+        hybrid: Sizes of E3DGE's released encoders for StyleSDF, which stand in the place of the former two; None: it
+            has none.
         edits: Attributes that can be edited.
         provenance: Data, commands, seeds and figures that made it.
         files: SHA-256 of each weight file.
@@ -87,6 +90,7 @@ class BundleSpec:
     generator: GeneratorConfig
     encoder: GlobalEncoderConfig | None = None
     matte: MatteConfig | None = None
+    hybrid: HybridConfig | None = None
     edits: dict[str, EditSpec] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -139,11 +143,16 @@ def read_spec(folder: Path) -> BundleSpec:
 
 
 def require_encoders(folder: Path, spec: BundleSpec) -> None:
-    """Refuse a bundle that cannot invert pictures.
+    """Refuse a bundle that videos cannot be run through.
 
     Raises:
-        ModelError: It has no encoders.
+        ModelError: It has no encoders, or E3DGE's for StyleSDF, which serve single pictures.
     """
+    if spec.hybrid is not None:
+        raise ModelError(
+            f"{folder}: the model {spec.name} has E3DGE's encoders for StyleSDF, which invert single pictures from "
+            "Python (e3dge_video.inversion.load.load_hybrid_inverter); videos need a --model such as starter"
+        )
     if spec.encoder is None or spec.matte is None or ENCODER_FILE not in spec.files:
         raise ModelError(
             f"{folder}: the model {spec.name} is a generator alone, without the encoders (E0, E_ξ, 3D landmarks, "

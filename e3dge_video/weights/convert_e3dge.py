@@ -8,7 +8,7 @@ stage 1, of which the toonification checkpoint is one, has E0 alone. The generat
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from e3dge_video.config.encoders import HybridEncodersConfig
 from e3dge_video.errors import ModelError
 from e3dge_video.models.encoders.hybrid import HybridEncoders
 from e3dge_video.models.encoders.ir_se50 import STAGES, FaceRecognizer
-from e3dge_video.weights.state import Rename, check_state, renamed, shapes_of
+from e3dge_video.weights.state import Rename, check_state, ignored_by_reason, renamed, shapes_of
 
 #: Networks of a checkpoint that we take over.
 USED_ENTRIES = ("encoder", "netLocal", "grid_align", "Fuse_sft_block")
@@ -127,7 +127,7 @@ def e3dge_parameters(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         if entry in USED_ENTRIES:
             if not isinstance(network, Mapping) or not all(isinstance(value, Tensor) for value in network.values()):
                 raise ModelError(f"E3DGE checkpoint: entry `{entry}` is not a network's parameters; {_ADVICE}")
-            foreign |= {f"{entry}.{name.removeprefix('module.')}": value for name, value in network.items()}
+            foreign |= {f"{entry}.{str(name).removeprefix('module.')}": value for name, value in network.items()}
         elif not any(re.fullmatch(pattern, str(entry)) for pattern in IGNORED_ENTRIES):
             raise ModelError(f"E3DGE checkpoint: unknown entry `{entry}`; {_ADVICE}")
     return foreign
@@ -172,6 +172,16 @@ def e3dge_to_native(foreign: Mapping[str, Tensor], config: HybridEncodersConfig)
     with torch.device("meta"):
         network = HybridEncoders(config)
     return _whole(native, network, "E3DGE checkpoint: not whole")
+
+
+def ignored_keys(foreign: Iterable[str], entries: Iterable[str] = ()) -> dict[str, list[str]]:
+    """Reason → what is not taken over for it.
+
+    Args:
+        foreign: Names of the parameters, as `e3dge_parameters` gives them.
+        entries: Names of the checkpoint's entries.
+    """
+    return ignored_by_reason(entries, IGNORED_ENTRIES) | ignored_by_reason(foreign, IGNORED)
 
 
 def recognizer_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:

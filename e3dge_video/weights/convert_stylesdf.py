@@ -151,6 +151,17 @@ def volume_discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, T
     return _discriminator(foreign, _VOLUME_DISCRIMINATOR_NAMES, ViewpointDiscriminator, "volume discriminator", biases)
 
 
+def volume_discriminator_channels(native: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """Channels at 2, 4, 8, ... px, which `ViewpointDiscriminator` is built with.
+
+    Args:
+        native: What `volume_discriminator_to_native` made.
+    """
+    blocks = sum(key.endswith(".conv1.conv.bias") for key in native)
+    inner = (len(native[f"blocks.{block}.conv1.conv.bias"]) for block in reversed(range(blocks)))
+    return (*inner, len(native["from_rgb.bias"]))
+
+
 def _kept(foreign: Mapping[str, Tensor], *, filter_gain: float) -> Iterator[tuple[str, Tensor]]:
     """All parameters but the ignored ones; filters are checked. An enlarging filter has gain 4, a shrinking one 1."""
     for key, value in foreign.items():

@@ -38,10 +38,10 @@ _NO_DECODER = "boundaries of the decoder's codes, which this model does not have
 
 
 def _recognises(file: ForeignFile) -> bool:
-    return _generator_group(file) is not None
+    return generator_group(file) is not None
 
 
-def _generator_group(file: ForeignFile) -> str | None:
+def generator_group(file: ForeignFile) -> str | None:
     """Name of the state dictionary that is an averaged StyleSDF generator's."""
     if file.kind not in ("torch file", "safetensors file"):
         return None
@@ -49,12 +49,17 @@ def _generator_group(file: ForeignFile) -> str | None:
     return next((name for name in _GROUPS if any(key.startswith(_SIGN) for key in groups.get(name, ()))), None)
 
 
+def has_view_head(network: object) -> bool:
+    """Whether what stands in a checkpoint is a volume discriminator, which also tells from where a face is seen."""
+    return isinstance(network, Mapping) and any(str(key).startswith(_VIEW_HEAD) for key in network)
+
+
 def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -> Converted:
     models = [file for file in files if _recognises(file)]
     if surplus := [*models[1:], *(file for file in files if file not in models)]:
         raise ModelError(f"{surplus[0].path}: is not used; a StyleSDF model is one checkpoint file")
     model = models[0]
-    group, published, source = _generator_group(model), published_as(model.path), str(model.path)
+    group, published, source = generator_group(model), published_as(model.path), str(model.path)
     assert group is not None
     animals = published is not None and published.name in _ANIMALS
     tensors = checked_floats(tensor_groups(model.values)[group], source)
@@ -99,8 +104,7 @@ def _rest(values: Mapping[str, Any], group: str) -> dict[str, list[str]]:
         if name == "g":
             reason = "the generator before averaging"
         elif name == "d" and isinstance(value, Mapping):
-            with_view_head = any(str(key).startswith(_VIEW_HEAD) for key in value)
-            kind = "volume discriminator with its view head" if with_view_head else "image discriminator"
+            kind = "volume discriminator with its view head" if has_view_head(value) else "image discriminator"
             reason = f"the {kind}, which nothing here uses"
         found.setdefault(reason, []).append(name)
     return found

@@ -13,13 +13,14 @@ from e3dge_video.weights.boundaries import Boundary
 from e3dge_video.weights.bundle import BundleSpec
 from e3dge_video.weights.check_image import check_figures, check_image
 from e3dge_video.weights.foreign import ForeignFile, read_foreign, tensor_groups
+from e3dge_video.weights.import_e3dge import E3DGE_IMPORTER
 from e3dge_video.weights.import_eg3d import EG3D_IMPORTER
 from e3dge_video.weights.import_stylesdf import STYLESDF_IMPORTER
 from e3dge_video.weights.importer import Importer
 from e3dge_video.weights.install import check_name, install_bundle
 
-#: All known projects; the first that recognises a file imports it.
-IMPORTERS: tuple[Importer, ...] = (EG3D_IMPORTER, STYLESDF_IMPORTER)
+#: All known projects; the first that recognises a file imports it. E3DGE's models contain StyleSDF's, so it goes first.
+IMPORTERS: tuple[Importer, ...] = (EG3D_IMPORTER, E3DGE_IMPORTER, STYLESDF_IMPORTER)
 
 
 @dataclass(frozen=True)

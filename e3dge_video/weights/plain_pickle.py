@@ -55,7 +55,12 @@ _EMPTY: dict[int, type] = {
     pickle.EMPTY_SET[0]: set,
 }
 _NUMBERS = {pickle.BININT[0]: "<i", pickle.BININT1[0]: "<B", pickle.BININT2[0]: "<H", pickle.BINFLOAT[0]: ">d"}
-_TEXT = {pickle.SHORT_BINUNICODE[0]: "<B", pickle.BINUNICODE[0]: "<I", pickle.BINUNICODE8[0]: "<Q"}
+_TEXT = {
+    pickle.SHORT_BINSTRING[0]: "<B",
+    pickle.SHORT_BINUNICODE[0]: "<B",
+    pickle.BINUNICODE[0]: "<I",
+    pickle.BINUNICODE8[0]: "<Q",
+}
 _BYTES = {pickle.SHORT_BINBYTES[0]: "<B", pickle.BINBYTES[0]: "<I", pickle.BINBYTES8[0]: "<Q"}
 _PUT = {pickle.BINPUT[0]: "<B", pickle.LONG_BINPUT[0]: "<I"}
 _GET = {pickle.BINGET[0]: "<B", pickle.LONG_BINGET[0]: "<I"}

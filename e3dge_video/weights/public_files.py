@@ -30,6 +30,7 @@ class PublicFile:
         sha256_prefix: First digits of its SHA-256, which torch hub's file names carry; None: not publicly known.
         folder: Where it is looked for: among our downloads, or where torch hub keeps weights.
         importable: Whether `models import` is what it is for.
+        beside: Names of the files that an import needs beside it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class PublicFile:
     sha256_prefix: str | None = None
     folder: Literal["downloads", "torch_hub"] = "downloads"
     importable: bool = True
+    beside: tuple[str, ...] = ()
 
 
 @cache
@@ -54,6 +56,7 @@ def public_files() -> dict[str, PublicFile]:
     for entry in facts["files"]:
         licence = facts["licences"][entry["licence"]]
         values = {**entry, "licence": licence["name"], "terms": licence["terms"]}
+        values["beside"] = tuple(entry.get("beside", ()))
         found[entry["name"]] = PublicFile(**values)
     return found
 

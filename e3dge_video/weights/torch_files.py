@@ -73,7 +73,7 @@ class _Anything(Mapping[str, Builder]):
 
     def __getitem__(self, name: str) -> Builder:
         if name == "collections.OrderedDict":
-            return lambda: {}
+            return _table
         return lambda *arguments: Record(name)
 
     def __contains__(self, name: object) -> bool:
@@ -84,3 +84,14 @@ class _Anything(Mapping[str, Builder]):
 
     def __len__(self) -> int:
         return 0
+
+
+def _table(pairs: Any = ()) -> dict[str, Any]:
+    """An ordered table, empty or, as Python 2 wrote it, with all its pairs; torch's reader will hash their keys."""
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs
+    ):
+        raise ValueError("a table is made of pairs")
+    if not all(isinstance(key, str) for key, _ in pairs):
+        raise ValueError("a key is no text")
+    return dict(pairs)

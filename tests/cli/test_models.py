@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 from e3dge_video.cli.main import main
 from e3dge_video.io.images import read_image
-from e3dge_video.weights.public_files import PublicFile
+from e3dge_video.weights.public_files import PublicFile, public_file
 from tests.support.checkpoint_server import Offer, serving
 from tests.support.official_models import OFFICIAL_MODELS, OfficialModel
 from tests.support.portraits import Studio
@@ -197,6 +198,21 @@ def test_fetch(published: Offer, call: Call, tmp_path: Path) -> None:
     assert "compared: size and MD5 as published" in out and "next: e3dge-video models import" in out
 
 
+def test_fetch_says_what_an_import_needs_beside_it(
+    published: Offer, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    entry = public_file("net")
+    both = {"net": replace(entry, beside=("other",)), "other": replace(entry, name="other", file="other one.pt")}
+    monkeypatch.setattr("e3dge_video.weights.public_files.public_files", lambda: both)
+    downloads = tmp_path / "cache" / "downloads"
+    command = f"next: e3dge-video models import {downloads / 'net.pt'} '{downloads / 'other one.pt'}' --as net"
+    *_, needed, last = call("fetch", "net", "--accept-licence")[1].splitlines()
+    assert (needed, last) == ("needed beside it: e3dge-video models fetch other", command)
+    call("fetch", "other", "--accept-licence")
+    *_, before, last = call("fetch", "net", "--accept-licence")[1].splitlines()
+    assert before.startswith("compared: ") and last == command
+
+
 @pytest.mark.parametrize(("answer", "code", "fetched"), [("y\n", 0, True), ("n\n", 130, False)])
 def test_fetch_asks(
     published: Offer, call: Call, monkeypatch: pytest.MonkeyPatch, answer: str, code: int, fetched: bool
@@ -224,5 +240,5 @@ def test_fetch_refuses_in_one_line(published: Offer, call: Call, monkeypatch: py
 
 def test_fetch_lists_what_is_published(call: Call) -> None:
     code, out, _ = call("fetch")
-    assert code == 0 and len(out.splitlines()) == 18
+    assert code == 0 and len(out.splitlines()) == 20
     assert "203 MB; CC BY-NC-SA 4.0" in out and "size not known; NVIDIA" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -26,35 +27,38 @@ class Foreign(dict[str, Tensor]):
             self[f"{name}.activate.bias"] = torch.randn(outputs)
 
 
-def foreign_renderer() -> Foreign:
-    """Width 6, depth 2."""
+def foreign_renderer(*, width: int = 6, depth: int = 2) -> Foreign:
+    """A volume renderer."""
     state = Foreign()
     for layer in range(3):
-        state.linear(f"style.{layer}", 6, 6)
+        state.linear(f"style.{layer}", width, width)
     state["renderer.sigmoid_beta"] = torch.tensor([0.1])
-    for name, inputs in (("pts_linears.0", 3), ("pts_linears.1", 6), ("views_linears", 9)):
-        state.linear(f"renderer.network.{name}", inputs, 6)
-        state.linear(f"renderer.network.{name}.gamma", 6, 6)
-        state.linear(f"renderer.network.{name}.beta", 6, 6)
-    state.linear("renderer.network.rgb_linear", 6, 3)
-    state.linear("renderer.network.sigma_linear", 6, 1)
+    layers = [f"pts_linears.{layer}" for layer in range(depth)]
+    for name in (*layers, "views_linears"):
+        inputs = {"pts_linears.0": 3, "views_linears": width + 3}.get(name, width)
+        state.linear(f"renderer.network.{name}", inputs, width)
+        state.linear(f"renderer.network.{name}.gamma", width, width)
+        state.linear(f"renderer.network.{name}.beta", width, width)
+    state.linear("renderer.network.rgb_linear", width, 3)
+    state.linear("renderer.network.sigma_linear", width, 1)
     return state
 
 
-def foreign_state() -> Foreign:
-    """The renderer, and a decoder from 8 to 32 px: 5, 4, 3 channels, width 7."""
-    state = foreign_renderer()
-    for layer, inputs in ((1, 6), (2, 7)):
-        state.linear(f"decoder.style.{layer}", inputs, 7)
-    state.conv("decoder.conv1", 6, 5, 3, w_dim=7)
-    state.conv("decoder.to_rgb1", 5, 3, 1, w_dim=7)
-    for level, (inputs, outputs) in enumerate(((5, 4), (4, 3))):
-        state.conv(f"decoder.convs.{2 * level}", inputs, outputs, 3, w_dim=7)
+def foreign_state(*, width: int = 6, depth: int = 2, w_dim: int = 7, channels: tuple[int, ...] = (5, 4, 3)) -> Foreign:
+    """The renderer, and a decoder from 8 px on, which doubles the size for each of the channels but the first."""
+    state = foreign_renderer(width=width, depth=depth)
+    for layer, inputs in ((1, width), (2, w_dim)):
+        state.linear(f"decoder.style.{layer}", inputs, w_dim)
+    state.conv("decoder.conv1", width, channels[0], 3, w_dim=w_dim)
+    state.conv("decoder.to_rgb1", channels[0], 3, 1, w_dim=w_dim)
+    for level, (inputs, outputs) in enumerate(pairwise(channels)):
+        state.conv(f"decoder.convs.{2 * level}", inputs, outputs, 3, w_dim=w_dim)
         state[f"decoder.convs.{2 * level}.conv.blur.kernel"] = make_filter() * 4
-        state.conv(f"decoder.convs.{2 * level + 1}", outputs, outputs, 3, w_dim=7)
-        state.conv(f"decoder.to_rgbs.{level}", outputs, 3, 1, w_dim=7)
+        state.conv(f"decoder.convs.{2 * level + 1}", outputs, outputs, 3, w_dim=w_dim)
+        state.conv(f"decoder.to_rgbs.{level}", outputs, 3, 1, w_dim=w_dim)
         state[f"decoder.to_rgbs.{level}.upsample.kernel"] = make_filter() * 4
-    for index, size in enumerate((8, 16, 16, 32, 32)):
+    for index in range(2 * len(channels) - 1):
+        size = 8 << ((index + 1) // 2)
         state[f"decoder.noises.noise_{index}"] = torch.randn(1, 1, size, size)
     return state
 

@@ -22,134 +22,17 @@ from e3dge_video.weights.convert_e3dge import (
     e3dge_to_native,
     recognizer_to_native,
 )
+from tests.support.e3dge_checkpoint import (
+    HEAD,
+    Foreign,
+    foreign_aligner,
+    foreign_encoder,
+    foreign_fusion,
+    foreign_local,
+    foreign_recognizer,
+)
 
 Checkpoint = dict[str, Any]
-_HEAD = "local_feat_to_tex_modulations_linear"
-
-
-class Foreign(dict[str, Tensor]):
-    """An official state dictionary in the making; every tensor holds another number and takes no memory."""
-
-    def add(self, name: str, *shape: int) -> None:
-        self[name] = torch.tensor(float(len(self) + 1)).expand(shape)
-
-    def conv(self, name: str, inputs: int, outputs: int, kernel: int = 3, *, bias: bool = False) -> None:
-        self.add(f"{name}.weight", outputs, inputs, kernel, kernel)
-        if bias:
-            self.add(f"{name}.bias", outputs)
-
-    def linear(self, name: str, inputs: int, outputs: int, *, bias: bool = True) -> None:
-        self.add(f"{name}.weight", outputs, inputs)
-        if bias:
-            self.add(f"{name}.bias", outputs)
-
-    def norm(self, name: str, channels: int, *, statistics: bool = False) -> None:
-        self.add(f"{name}.weight", channels)
-        self.add(f"{name}.bias", channels)
-        if statistics:
-            self.add(f"{name}.running_mean", channels)
-            self.add(f"{name}.running_var", channels)
-            self[f"{name}.num_batches_tracked"] = torch.tensor(7)
-
-    def residual(self, name: str, inputs: int, outputs: int, *, squeeze: bool) -> None:
-        if inputs != outputs:
-            self.conv(f"{name}.shortcut_layer.0", inputs, outputs, 1)
-            self.norm(f"{name}.shortcut_layer.1", outputs, statistics=True)
-        self.norm(f"{name}.res_layer.0", inputs, statistics=True)
-        self.conv(f"{name}.res_layer.1", inputs, outputs)
-        self.add(f"{name}.res_layer.2.weight", outputs)
-        self.conv(f"{name}.res_layer.3", outputs, outputs)
-        self.norm(f"{name}.res_layer.4", outputs, statistics=True)
-        if squeeze:
-            self.conv(f"{name}.res_layer.5.fc1", outputs, outputs // 16, 1)
-            self.conv(f"{name}.res_layer.5.fc2", outputs // 16, outputs, 1)
-
-    def body(self) -> None:
-        self.conv("input_layer.0", 3, 64)
-        self.norm("input_layer.1", 64, statistics=True)
-        self.add("input_layer.2.weight", 64)
-        widths = [64] * 3 + [128] * 4 + [256] * 14 + [512] * 3
-        for block, (inputs, outputs) in enumerate(zip([64, *widths], widths, strict=False)):
-            self.residual(f"body.{block}", inputs, outputs, squeeze=True)
-
-    def pyramid(self, name: str, inputs: int, outputs: int) -> None:
-        sizes = ((inputs, outputs // 2), (outputs // 2, outputs // 4), (outputs // 4, outputs // 4))
-        for number, (i, o) in enumerate(sizes, start=1):
-            self.conv(f"{name}.conv{number}", i, o)
-            self.norm(f"{name}.bn{number}", i)
-        self.norm(f"{name}.bn4", inputs)
-        if inputs != outputs:
-            self.norm(f"{name}.downsample.0", inputs)
-            self.conv(f"{name}.downsample.2", inputs, outputs, 1)
-
-
-def foreign_encoder() -> Foreign:
-    """E0 with 4 heads of width 12 for the field and 3 of width 20, two of them unused, for the decoder."""
-    state = Foreign()
-    state.body()
-    for name, inputs in (("latlayer64", 64), ("latlayer128", 128), ("latlayer256", 256)):
-        state.conv(name, inputs, 512, 1, bias=True)
-    for family, heads, width in (("styles_pigan", 4, 12), ("styles_stylegan", 3, 20)):
-        for head in range(heads):
-            for level in range(7):
-                state.conv(f"{family}.{head}.convs.{2 * level}", width if level else 512, width, bias=True)
-            state.linear(f"{family}.{head}.linear", width, width)
-    return state
-
-
-def foreign_local(*, batch_norm: bool) -> Foreign:
-    """E1 and the FiLM head, in the variant of the test scripts or in that of the training scripts."""
-    state = Foreign()
-    hourglass = "image_filter"
-    state.conv(f"{hourglass}.conv1", 64, 64, 7, bias=True)
-    state.norm(f"{hourglass}.bn1", 64)
-    for name, inputs, outputs in (("conv2", 64, 128), ("conv3", 128, 128), ("conv4", 128, 256)):
-        state.pyramid(f"{hourglass}.{name}", inputs, outputs)
-    for stack in range(4):
-        for part in ("b1_2", "b2_2", "b1_1", "b2_1", "b2_plus_1", "b3_1", "b3_2"):
-            state.pyramid(f"{hourglass}.m{stack}.{part}", 256, 256)
-        state.pyramid(f"{hourglass}.top_m_{stack}", 256, 256)
-        state.norm(f"{hourglass}.bn_end{stack}", 256)
-        for name in ("conv_last", "l", *(("bl", "al") if stack < 3 else ())):
-            state.conv(f"{hourglass}.{name}{stack}", 256, 256, 1, bias=True)
-    for name, inputs in (("residual_conv", 3), ("depth_conv", 1)):
-        state.conv(f"{name}.0", inputs, 32)
-        for norm, conv in ((0, 2), (3, 5)):
-            state.norm(f"{name}.1.conv.{norm}", 32, statistics=batch_norm)
-            state.conv(f"{name}.1.conv.{conv}", 32, 32)
-        state.conv(f"{name}.2", 32, 32, 1)
-    state.conv("downsample_channel_conv.conv", 512, 64, bias=True)
-    state.norm("downsample_channel_conv.bn", 64)
-    if batch_norm:
-        state.linear(_HEAD, 301, 24)
-    else:
-        state.linear(f"{_HEAD}.fc_0", 301, 24)
-        state.linear(f"{_HEAD}.fc_1", 24, 24)
-        state.linear(f"{_HEAD}.shortcut", 301, 24, bias=False)
-    return state
-
-
-def foreign_aligner() -> Foreign:
-    state = Foreign()
-    state.conv("conv_layer1.0", 6, 16)
-    state.norm("conv_layer1.1", 16, statistics=True)
-    state.add("conv_layer1.2.weight", 16)
-    stages = {"conv_layer2": (16, 32, 32, 32), "conv_layer3": (32, 48, 48, 48), "conv_layer4": (48, 64, 64, 64)}
-    stages |= {"dconv_layer1": (112, 64, 32, 32), "dconv_layer2": (64, 32, 16, 16), "dconv_layer3": (32, 16, 3, 3)}
-    for name, widths in stages.items():
-        for block in range(3):
-            state.residual(f"{name}.{block}", widths[block], widths[block + 1], squeeze=False)
-    return state
-
-
-def foreign_fusion() -> Foreign:
-    state = Foreign()
-    state.linear("encode_enc.fc_0", 513, 256)
-    state.linear("encode_enc.fc_1", 256, 256)
-    state.linear("encode_enc.shortcut", 513, 256, bias=False)
-    for name in ("scale.0", "scale.2", "shift.0", "shift.2"):
-        state.linear(name, 256, 256)
-    return state
 
 
 @cache
@@ -189,7 +72,7 @@ def test_every_key_is_used_or_ignored_for_a_reason(
 ) -> None:
     foreign = e3dge_parameters(checkpoint(*without, batch_norm=batch_norm))
     config = e3dge_config(foreign)
-    assert (config.field_rows, config.field_width, config.decoder_rows, config.decoder_width) == (4, 12, 3, 20)
+    assert (config.field_rows, config.field_width, config.decoder_rows, config.decoder_width) == (4, 12, 4, 20)
     assert (config.local, config.stem_norm, config.film_head) == expected
     native = e3dge_to_native(foreign, config)
     with torch.device("meta"):
@@ -228,7 +111,7 @@ def test_renaming_keeps_values() -> None:
         ),
         "local.encoder.filter.stacks.3.output.bias": "netLocal.image_filter.l3.bias",
         "local.encoder.filter.stacks.1.features_back.bias": "netLocal.image_filter.bl1.bias",
-        "local.film_head.mlp.linear1.weight": f"netLocal.{_HEAD}.fc_1.weight",
+        "local.film_head.mlp.linear1.weight": f"netLocal.{HEAD}.fc_1.weight",
         "local.aligner.down.2.0.residual.1.weight": "grid_align.conv_layer4.0.res_layer.1.weight",
         "local.aligner.up.0.1.shortcut.1.bias": "grid_align.dconv_layer1.1.shortcut_layer.1.bias",
         "local.fusion.joint.linear0.weight": "Fuse_sft_block.encode_enc.fc_0.weight",
@@ -280,7 +163,7 @@ def without(entry: str, pattern: str) -> Callable[[Checkpoint], None]:
             r"1 misshapen \(global_encoder.laterals.0.bias \(3,\) instead of \(512,\)\)",
         ),
         (
-            spoiled("netLocal", f"{_HEAD}.fc_1.bias", torch.zeros(512)),
+            spoiled("netLocal", f"{HEAD}.fc_1.bias", torch.zeros(512)),
             r"1 misshapen \(local.film_head.mlp.linear1.bias \(512,\) instead of \(24,\)\)",
         ),
         (
@@ -295,15 +178,6 @@ def test_a_wrong_checkpoint_gets_one_line(change: Callable[[Checkpoint], Any], m
     with pytest.raises(ModelError, match=message) as caught:
         converted(entries)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
-
-
-def foreign_recognizer() -> Foreign:
-    state = Foreign()
-    state.body()
-    state.norm("output_layer.0", 512, statistics=True)
-    state.linear("output_layer.3", 512 * 7 * 7, 512)
-    state.norm("output_layer.4", 512, statistics=True)
-    return state
 
 
 def test_recognizer() -> None:

@@ -157,12 +157,18 @@ def test_what_is_not_publicly_known_is_said(cache: Path, tmp_path: Path) -> None
 
 def test_the_list_of_published_files() -> None:
     known = public_files()
-    assert len(known) == 18 and len({entry.file for entry in known.values()}) == 18
+    assert len(known) == 20 and len({entry.file for entry in known.values()}) == 20
     for entry in known.values():
         assert entry.licence and entry.terms and (entry.url or entry.page or "").startswith("https://")
         if entry.url is not None and entry.importable:
             assert entry.bytes and re.fullmatch(r"[0-9a-f]{32}", entry.md5 or ""), entry.name
             assert direct_address(entry.url).startswith("https://drive.usercontent.google.com/download?id=")
+    beside = {name: entry.beside for name, entry in known.items() if entry.beside}
+    assert beside == {
+        "e3dge-full": ("stylesdf-ffhq1024", "stylesdf-ffhq-renderer"),
+        "e3dge-2d-align": ("stylesdf-ffhq1024", "stylesdf-ffhq-renderer"),
+        "e3dge-toon-encoder": ("e3dge-toon-generator", "stylesdf-ffhq-renderer"),
+    }
     assert destination(public_file("stylesdf-ffhq1024")).name == "ffhq1024x1024.pt"
     assert known["stylesdf-ffhq1024"].bytes == 202570217
     with pytest.raises(ModelError, match=r"nothing: no published checkpoint .* e3dge-full"):

@@ -16,6 +16,7 @@ from torch import Tensor
 import e3dge_video
 from e3dge_video.config.stylesdf import AFHQ_512, FFHQ_1024
 from e3dge_video.errors import ModelError
+from e3dge_video.inversion.verify import verify_bundle
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.weights import public_files
 from e3dge_video.weights.bundle import read_bundle
@@ -192,6 +193,21 @@ def test_a_published_file_is_known_by_its_bytes(tmp_path: Path, monkeypatch: pyt
         spec = import_model([file], "other", overwrite=True).spec
         assert spec.crop == "ffhq" and spec.provenance["published_as"] is None and "official StyleSDF" in spec.licence
         assert spec.generator.viewpoint == FFHQ_1024.viewpoint
+
+
+def test_a_toon_generator_has_mean_codes_of_its_own(tmp_path: Path) -> None:
+    """Fine-tuned from another generator, with the same layout; the check image is drawn, and drawn again."""
+    faces, toons = official_file(tmp_path / "faces.pt"), tmp_path / "toons.pt"
+    state = {key: value * 1.1 if "style" in key else value for key, value in foreign_state().items()}
+    torch.save({"g_ema": state}, toons)
+    import_model([faces], "faces"), import_model([toons], "toons")
+    assert (verify_bundle("toons").difference or 0) < 1e-3
+    generator, other = e3dge_video.load_generator("toons"), e3dge_video.load_generator("faces")
+    assert isinstance(generator, StyleSDF) and isinstance(other, StyleSDF)
+    expected = generator.mean_latents.clone()
+    generator.measure_mean(torch.randn(10_000, 6, generator=torch.Generator().manual_seed(0)))
+    torch.testing.assert_close(generator.mean_latents, expected)
+    assert not torch.allclose(expected, other.mean_latents, atol=0.01)
 
 
 def _spoiled(key: str, value: Tensor) -> dict[str, Tensor]:

@@ -235,6 +235,8 @@ def _with_description(path: Path, description: bytes) -> Path:
     [
         # Torch's own reader would hash this key and crash.
         (b"\x80\x02})" + b"\x85" * 10_000 + b"Ns.", "keys that are neither text nor integers"),
+        (b"\x80\x02ccollections\nOrderedDict\n]])" + b"\x85" * 10_000 + b"aNaa\x85R.", "a key is no text"),
+        (b"\x80\x02ccollections\nOrderedDict\nK\x01\x85R.", "a table is made of pairs"),
         (b"\x80\x02" + b"(" * 20_100, "more than 20000 pickle instructions"),
         (b"\x80\x02X\xff\xff\x00\x00", "not complete"),
         (b"\x80\x02}X\x03\x00\x00\x00a\nbNs.", r"'a\nb' is no name of a tensor"),
@@ -282,7 +284,7 @@ def _runner(path: Path) -> None:
     [
         (
             _runner,
-            r"called encoder\.body\.0\.weight, netLocal\.stem, …\); it can import: EG3D, StyleSDF",
+            r"called encoder\.body\.0\.weight, netLocal\.stem, …\); it can import: EG3D, E3DGE, StyleSDF",
         ),
         (lambda path: torch.save({"iter": 3}, path), r"it holds no tensors"),
         (lambda path: torch.save([torch.ones(1)], path), r"holds list, no table of tensors"),

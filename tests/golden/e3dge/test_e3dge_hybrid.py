@@ -1,13 +1,16 @@
 """The whole released model in full size: E0, camera, Δ, E1, E_ADA, fusion, FiLM, both stages of the generator.
 
 One picture is reconstructed from its own camera (`self`), seen from another one (`novel`), and seen from there with a
-smile (`edit`, `edit_novel`). A case that no key of the file belongs to is not computed.
+smile (`edit`, `edit_novel`). The weights take the way of published files: written, imported, loaded. A case that no key
+of the file belongs to is not computed.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,14 +35,13 @@ from torch.nn.functional import avg_pool2d
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import axial_depth, in_image, project
 from e3dge_video.inversion.hybrid import HybridInversion, HybridInverter, optical_depth
-from e3dge_video.models.discriminators import ViewpointDiscriminator
+from e3dge_video.inversion.load import load_hybrid_inverter
 from e3dge_video.models.encoders.fusion import positional_encoding
-from e3dge_video.models.encoders.hybrid import HybridEncoders, LocalBranch
-from e3dge_video.models.generators.stylesdf.generator import StyleSDF
+from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.generators.stylesdf.sdf_renderer import SurfaceRender
 from e3dge_video.training.geometry_supervision import FOREGROUND_DEPTH
-from e3dge_video.weights.convert_e3dge import e3dge_config, e3dge_parameters, e3dge_to_native
-from e3dge_video.weights.convert_stylesdf import stylesdf_config, stylesdf_to_native, volume_discriminator_to_native
+from e3dge_video.weights import importing
+from e3dge_video.weights.importing import import_model
 
 FILE = "hybrid_formula"
 #: The reference changes its caller's codes when it edits them; ours do not change.
@@ -50,40 +52,41 @@ BOUNDARIES = DATA.parents[1] / "editing_boundaries" / "stylesdf"
 UNUSED = r"encoder\.styles_stylegan\.[1-9]\."
 
 
-def encoders() -> HybridEncoders:
-    """The encoders of a whole checkpoint, as the official runner saves it."""
-    checkpoint: dict[str, Any] = {"iter": 0, "discriminator": {}, "optimizer_g_optimizer": {}}
+def write_files(folder: Path) -> list[Path]:
+    """The files of a whole model, as the official code saves them: the runner's, the generator's, the renderer's."""
+    runner: dict[str, Any] = {"iter": 0, "discriminator": {}, "optimizer_g_optimizer": {}}
     for entry, shapes in description(FILE)["shapes"].items():
         state = formula_state(shapes, description(FILE)["formula_rules_e3dge"], skip=UNUSED)
         state |= {key: torch.zeros(1).expand(shapes[key]) for key in shapes.keys() - state.keys()}
-        checkpoint[entry] = {key.removeprefix(f"{entry}."): value for key, value in state.items()}
-    foreign = e3dge_parameters(checkpoint)
-    config = e3dge_config(foreign)
-    with torch.device("meta"):
-        network = HybridEncoders(config)
-    network.load_state_dict(e3dge_to_native(foreign, config), assign=True)
-    return network
+        runner[entry] = {key.removeprefix(f"{entry}."): value for key, value in state.items()}
+    generator = formula_state(generator_shapes("generator"), description(FILE)["formula_rules_generator"])
+    viewpoints = formula_state(generator_shapes("vdisc"), description(FILE)["formula_rules_vdisc"], prefix="vdisc.")
+    files = {"runner": runner, "generator": {"g_ema": generator}, "renderer": {"d": viewpoints}}
+    for name, values in files.items():
+        torch.save(values, folder / f"{name}.pt")
+    return [folder / f"{name}.pt" for name in files]
 
 
-def generator() -> StyleSDF:
-    """StyleSDF's full-size generator; its mean codes are those of 64 given z."""
-    state = formula_state(generator_shapes("generator"), description(FILE)["formula_rules_generator"])
-    config = stylesdf_config(state)
-    model = StyleSDF(config)
-    model.load_state_dict(stylesdf_to_native(state, config, mean_samples=1))
-    model.measure_mean(formula_input("mean_z", 64, 256))
-    return model
+def imported(folder: Path) -> HybridInverter:
+    """The model that an import of these files makes; its mean codes are those of 64 given z."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("E3DGE_CACHE", str(folder))
+        patch.setattr(importing, "check_image", lambda generator: torch.zeros(3, 8, 8))  # 1024 px that nobody looks at
+        files = write_files(folder)
+        done = import_model(files, "hybrid")
+        for file in files:
+            file.unlink()
+        inverter = load_hybrid_inverter("hybrid")
+        shutil.rmtree(done.folder)
+    inverter.generator.measure_mean(formula_input("mean_z", 64, 256))
+    return inverter
 
 
 class Model:
     """The inverter and what it makes of the picture, case by case."""
 
-    def __init__(self) -> None:
-        rules = description(FILE)["formula_rules_vdisc"]
-        viewpoints = ViewpointDiscriminator()
-        state = formula_state(generator_shapes("vdisc"), rules, prefix="vdisc.")
-        viewpoints.load_state_dict(volume_discriminator_to_native(state))
-        self.inverter = HybridInverter(generator(), viewpoints, encoders()).eval().requires_grad_(False)
+    def __init__(self, folder: Path) -> None:
+        self.inverter = imported(folder)
         self.image = (0.5 * formula_input("image", 1, 3, 256, 256)).clamp(-1, 1)
         branch = self.inverter.encoders.local
         assert branch is not None and branch.fusion is not None
@@ -254,10 +257,10 @@ def camera_values(name: str, camera: Camera) -> Iterator[tuple[str, Tensor]]:
 
 
 @pytest.fixture(scope="module")
-def model() -> Iterator[Model]:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Model]:
     """Made once, and given back at the end of the file: it takes two gigabytes."""
     with torch.no_grad():
-        yield Model()
+        yield Model(tmp_path_factory.mktemp("hybrid"))
 
 
 @pytest.mark.parametrize("key", KEYS)

@@ -20,6 +20,7 @@ from e3dge_video.evaluation.metrics import (
 from e3dge_video.models.encoders.ir_se50 import FaceRecognizer
 from e3dge_video.models.perceptual import PerceptualDistance
 from e3dge_video.weights.convert_e3dge import recognizer_to_native
+from e3dge_video.weights.convert_lpips import lpips_to_native
 
 FILE = "metrics_formula"
 
@@ -43,17 +44,20 @@ def recognizer() -> FaceRecognizer:
 
 @cache
 def perceptual() -> PerceptualDistance:
-    shapes = {key: shape for key, shape in description(FILE)["shapes"]["lpips"].items() if "net.layers" in key}
-    shapes |= {key: shape for key, shape in description(FILE)["shapes"]["lpips"].items() if ".lin." in key}
-    state = formula_state(shapes, description(FILE)["rules_lpips"])
+    """The reference's parameters take the way of the published files, under the names that those have."""
+    shapes = description(FILE)["shapes"]["lpips"]
+    state = formula_state(
+        {key: shape for key, shape in shapes.items() if not key.endswith(("mean", "std"))},
+        description(FILE)["rules_lpips"],
+    )
+    parts = {"lpips.net.layers.": "features.", "lpips.lin.": "lin"}
+    backbone, heads = (
+        {key.replace(theirs, published): value for key, value in state.items() if key.startswith(theirs)}
+        for theirs, published in parts.items()
+    )
     network = PerceptualDistance()
-    for level, layer in enumerate((0, 3, 6, 8, 10)):
-        weight = state.pop(f"lpips.lin.{level}.1.weight")
-        network.weights[level].data = weight.flatten()
-        network.convs[level].load_state_dict(
-            {name: state.pop(f"lpips.net.layers.{layer}.{name}") for name in ("weight", "bias")}
-        )
-    assert not state
+    heads = {key.replace(".1.weight", ".model.1.weight"): value for key, value in heads.items()}
+    network.load_state_dict(lpips_to_native(backbone, heads, "alex"))
     return network.requires_grad_(False)
 
 
