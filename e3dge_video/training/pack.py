@@ -14,6 +14,7 @@ from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY,
 from e3dge_video.training.directions import DirectionConfig, edit_directions, expression_basis
 from e3dge_video.training.runs import averaged, load_generator_run, run_config
 from e3dge_video.weights.bundle import BundleSpec, read_spec, write_bundle
+from e3dge_video.weights.check_image import check_figures, check_image
 
 _PARTS = ("generator", "landmarks", "encoder", "matte")
 
@@ -66,6 +67,7 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
         encoder=from_mapping(GlobalEncoderConfig, run_config(run.encoder)["encoder"]),
         matte=from_mapping(MatteConfig, run_config(run.matte)["matte"]),
         edits=edits,
+        check=check_figures(check_image(generator)),
         provenance={
             **run.notes,
             "expression_share": round(share, 4),

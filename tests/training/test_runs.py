@@ -11,6 +11,7 @@ import torch
 
 from e3dge_video.errors import ConfigError
 from e3dge_video.inversion.load import load_inverter
+from e3dge_video.inversion.verify import verify_bundle
 from e3dge_video.training.directions import DirectionConfig
 from e3dge_video.training.generator_stage import PointConfig
 from e3dge_video.training.global_stage import GlobalConfig
@@ -74,6 +75,11 @@ def test_the_bundle_holds_what_was_trained(trained: Path) -> None:
         for name, value in averaged(trained / run)[part].items():
             found = inverter.get_submodule(part).state_dict()[name]
             torch.testing.assert_close(found, value, rtol=1e-3, atol=1e-6, msg=f"{part}.{name}")
+
+
+def test_the_bundle_verifies_against_its_own_check_image(trained: Path) -> None:
+    difference = verify_bundle(str(trained / "bundle")).difference
+    assert difference is not None and difference < 1e-3
 
 
 def test_the_encoder_can_start_before_the_generator_draws(tiny_heads: Path, tiny_views, tmp_path: Path) -> None:
