@@ -34,6 +34,8 @@ class PointConfig:
     views: int = 3  # per identity and step
     pixels: int = 1024  # per view
     detail_share: float = 0.3  # of the pixels, taken from eyes, brows, lips, teeth and glasses
+    #: Further weight of what stands out on the skin: wrinkles differ little from smooth skin, but they tell the age.
+    relief_weight: float = 0.0
     free: int = 2  # empty points per pixel
     color_weight: float = 1.0
     occupancy_weight: float = 0.3
@@ -124,7 +126,8 @@ class PointStage:
             on = depth + rng.normal(0.006, 0.006, count)
             surface.append(origin + rays * np.where(hit, on, far)[:, None])
             color.append(rgba[:, :3].astype(np.float32) / 127.5 - 1)
-            importance.append(hit.astype(np.float32))
+            relief = self.data.relief(record).reshape(-1)[pixels]
+            importance.append(hit * (1 + np.float32(config.relief_weight) * relief))
             # Empty space: half of the points anywhere before the surface, half close to it, where it matters.
             for k in range(config.free):
                 spread = rng.random(count)

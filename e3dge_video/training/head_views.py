@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -63,6 +64,7 @@ class HeadViews:
             self.train_count -= 1
         names = list(self._data.meta["labels"])
         self.detail_labels = tuple(names.index(name) for name in DETAIL)
+        self.skin_label = names.index("skin")
         self.recolored_labels = tuple(names.index(name) for name in RECOLORED)
 
     def __len__(self) -> int:
@@ -82,6 +84,22 @@ class HeadViews:
     def size(self) -> int:
         """Side of the pictures, pixels."""
         return int(self._data.meta["config"]["size"])
+
+    def relief(self, view: HeadView, *, reach: float = 5.0, full: float = 13.0) -> NDArray[np.float32]:
+        """How much each pixel of the skin stands out from the skin around it: wrinkles, folds, moles.
+
+        Args:
+            view: A view of this data set.
+            reach: Standard deviation of what counts as around, pixels.
+            full: Difference of brightness that counts fully, of 255.
+
+        Returns:
+            0..1, 0 elsewhere than on skin. [S, S]
+        """
+        skin = ((view.label == self.skin_label) & (view.rgba[..., 3] > 250)).astype(np.float32)
+        brightness = view.rgba[..., :3].mean(axis=2, dtype=np.float32)
+        around = cv2.GaussianBlur(brightness * skin, (0, 0), reach) / (cv2.GaussianBlur(skin, (0, 0), reach) + 1e-3)
+        return (skin * np.minimum(np.abs(brightness - around) / full, 1)).astype(np.float32)
 
     @property
     def z_dim(self) -> int:

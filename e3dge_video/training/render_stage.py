@@ -43,6 +43,8 @@ class RenderConfig:
     #: How strong those differences are around a place, wherever exactly they run: what a code cannot place to the pixel
     #: (wrinkles, strands) would otherwise be averaged away.
     contrast_weight: float = 2.0
+    #: Further weight of what stands out on the skin, in both colour terms.
+    relief_weight: float = 0.0
     detail_chance: float = 0.5  # of a patch standing on the face instead of anywhere on the head
     evaluate_identities: int = 24
 
@@ -88,11 +90,12 @@ class RenderStage:
         margin = side // 8 * self.scale  # where a patch's border shows that it is none of the picture
         inner = slice(margin, -margin)
         image, truth = image[..., inner, inner], large[:, :3, inner, inner]
+        coarse_weight, weight = (1 + config.relief_weight * x for x in (small[:, 4:], large[:, 4:, inner, inner]))
         return {
-            "color": config.color_weight * (features[:, :3] - small[:, :3]).abs().mean(),
+            "color": config.color_weight * ((features[:, :3] - small[:, :3]).abs() * coarse_weight).mean(),
             "alpha": config.alpha_weight * (alpha - true_alpha).abs().mean(),
             "depth": config.depth_weight * depth_error[solid].mean() if solid.any() else depth_error.sum() * 0,
-            "image": config.image_weight * (image - truth).abs().mean(),
+            "image": config.image_weight * ((image - truth).abs() * weight).mean(),
             "edges": config.edge_weight * sum(_differences(image, truth, dim) for dim in (2, 3)),
             "contrast": config.contrast_weight
             * sum((_contrast(image, dim) - _contrast(truth, dim)).abs().mean() for dim in (2, 3)),
@@ -109,15 +112,19 @@ class RenderStage:
         return module.refine(features[:, :3], features, latents)
 
     def _patch(self, identity: int, rng: np.random.Generator) -> tuple[Rays, Tensor, Tensor, Tensor]:
-        """Rays [1, P², 3], truth at ray resolution [4, P, P], at full resolution [4, sP, sP], depth [P, P]."""
+        """Rays [1, P², 3], truth at ray resolution [5, P, P], at full resolution [5, sP, sP], depth [P, P].
+
+        The truth is RGB in [-1, 1], premultiplied, alpha and the skin's relief.
+        """
         record = self.data.view(identity, int(rng.integers(self.data.views)))
         side, scale, n = self.config.patch, self.scale, self.resolution
         row, column = self._corner(record.label, record.rgba[..., 3], rng)
         rays = camera_rays(Camera.from_eg3d(torch.from_numpy(record.camera)[None]), n)
         number = torch.arange(n * n).view(n, n)[row : row + side, column : column + side].reshape(-1)
         alpha = record.rgba[..., 3:].astype(np.float32) / 255
-        premultiplied = np.concatenate([2 * alpha * (record.rgba[..., :3].astype(np.float32) / 255) - 1, alpha], axis=2)
-        large = premultiplied[scale * row : scale * (row + side), scale * column : scale * (column + side)]
+        premultiplied = 2 * alpha * (record.rgba[..., :3].astype(np.float32) / 255) - 1
+        truth = np.concatenate([premultiplied, alpha, self.data.relief(record)[..., None]], axis=2)
+        large = truth[scale * row : scale * (row + side), scale * column : scale * (column + side)]
         small = cv2.resize(large, (side, side), interpolation=cv2.INTER_AREA)
         middle = slice(scale // 2, None, scale)
         depth = record.depth[middle, middle][row : row + side, column : column + side].astype(np.float32)

@@ -78,6 +78,39 @@ def test_point_stage_labels_points_rightly(tiny_views):
     assert batch.importance.mean() == pytest.approx(1.0, abs=1e-4)
 
 
+def test_relief_is_what_stands_out_on_the_skin(tiny_views):
+    view = tiny_views.view(0, 0)
+    rgba, label = np.full((64, 64, 4), 255, np.uint8), np.zeros((64, 64), np.uint8)
+    rgba[..., :3] = 40
+    label[16:48, 16:48] = tiny_views.skin_label
+    rgba[16:48, 16:48, :3] = np.linspace(150, 160, 32)[None, :, None]  # shading is no relief, nor is the skin's edge
+    rgba[30, 20:44, :3] -= 25
+    relief = tiny_views.relief(replace(view, rgba=rgba, label=label))
+    assert relief[30, 22:42].min() > 0.9
+    assert relief[label == 0].max() == 0
+    assert np.delete(relief, range(24, 37), axis=0).max() < 0.15
+
+
+def test_relief_weighs_points_and_pixels(tiny_views):
+    sizes = {"held_out": 3, "identities": 2, "views": 2, "pixels": 512}
+    even, weighed = (
+        PointStage(generator(), tiny_views, PointConfig(**sizes, relief_weight=weight)).draw(np.random.default_rng(3))
+        for weight in (0.0, 5.0)
+    )
+    torch.testing.assert_close(even.surface, weighed.surface, rtol=0, atol=0)
+    ratio = weighed.importance / even.importance.clamp_min(1e-6)
+    ratio = ratio[even.importance > 0]
+    assert ratio.max() / ratio.min() == pytest.approx(6, rel=0.05)  # the plainest skin against a full fold
+    losses = [
+        RenderStage(generator(), tiny_views, RenderConfig(held_out=3, identities=2, patch=16, relief_weight=weight))
+        .losses(0, np.random.default_rng(4))
+        for weight in (0.0, 3.0)
+    ]  # fmt: skip
+    for name, value in losses[0].items():
+        factor = float(losses[1][name].detach() / value.detach())
+        assert 1.01 < factor < 4 if name in ("color", "image") else factor == pytest.approx(1, abs=1e-5)
+
+
 def test_point_stage_leaves_super_resolution_alone(tiny_views):
     net = generator()
     stage = PointStage(net, tiny_views, PointConfig(held_out=3, identities=2, views=1, pixels=64))
