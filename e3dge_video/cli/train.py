@@ -34,9 +34,18 @@ def train_group() -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; all cores unless given.")
 @click.option("--maps", default="depth,label", show_default=True, help="Kept beside the picture: depth, label, normal.")
+@click.option("--pairs", help="Let a copy with one of these edits follow each head: age,wrinkles,…")
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet (PNG) here.")
 def heads(
-    out: Path, identities: int, views: int, size: int, seed: int, workers: int | None, maps: str, sheet: Path | None
+    out: Path,
+    identities: int,
+    views: int,
+    size: int,
+    seed: int,
+    workers: int | None,
+    maps: str,
+    pairs: str | None,
+    sheet: Path | None,
 ) -> None:
     """Render a data set of procedural heads into OUT (needs the extra: pip install 'e3dge-video[heads]')."""
     import os
@@ -51,6 +60,8 @@ def heads(
         seed=seed,
         workers=workers or os.cpu_count() or 1,
         maps=tuple(maps.split(",")),
+        edit_share=1.0 if pairs else 0.0,
+        edits=pairs.split(",") if pairs else None,
     )
     click.echo(f"{identities} heads × {views} views of {size} px in {out}")
     if sheet is not None:

@@ -50,6 +50,7 @@ PAIRED_EDITS: tuple[tuple[str, float, float], ...] = (
     ("grey", 0.5, 1.0),
     ("surprise", 0.5, 1.0),
     ("brow", -1.0, 1.0),
+    ("wrinkles", 1.2, 2.0),
 )
 
 
@@ -65,6 +66,7 @@ class HeadDatasetConfig:
         maps: Which of `MAPS` are written.
         edit_share: Share of identities that are followed by a paired edit (same z and cameras, one edit).
         shard_rows: Identities per shard.
+        edits: Which of `PAIRED_EDITS` the pairs draw from.
     """
 
     count: int
@@ -74,8 +76,12 @@ class HeadDatasetConfig:
     maps: tuple[str, ...] = ("depth", "label")
     edit_share: float = 0.0
     shard_rows: int = 32
+    edits: tuple[str, ...] = tuple(name for name, _, _ in PAIRED_EDITS)
 
     def __post_init__(self) -> None:
+        known = [name for name, _, _ in PAIRED_EDITS]
+        if not self.edits or not set(self.edits) <= set(known):
+            raise InputError(f"paired edits {', '.join(self.edits) or 'none'}: expected some of {', '.join(known)}")
         unknown = set(self.maps) - set(MAPS)
         if unknown or self.count < 1 or self.views < 1 or self.size < 8 or not 0 <= self.edit_share <= 1:
             raise InputError(
@@ -94,6 +100,7 @@ def write_dataset(
     maps: Sequence[str] = ("depth", "label"),
     edit_share: float = 0.0,
     shard_rows: int = 32,
+    edits: Sequence[str] | None = None,
     progress: bool = True,
 ) -> Path:
     """Render a data set, or finish one that was begun with the same numbers.
@@ -109,7 +116,8 @@ def write_dataset(
     """
     from tqdm import tqdm
 
-    config = HeadDatasetConfig(count, views, size, seed, tuple(maps), edit_share, shard_rows)
+    drawn = HeadDatasetConfig.edits if edits is None else tuple(edits)
+    config = HeadDatasetConfig(count, views, size, seed, tuple(maps), edit_share, shard_rows, drawn)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     _write_meta(folder, config)
@@ -147,7 +155,8 @@ def render_rows(config: HeadDatasetConfig, index: int) -> list[dict[str, Any]]:
     cameras = np.concatenate([random_cameras(1, rng, near_frontal=True), random_cameras(config.views - 1, rng)])
     variants: list[tuple[NDArray[np.float32], int, float]] = [(z, -1, 0.0)]
     if rng.random() < config.edit_share:
-        name, low, high = PAIRED_EDITS[int(rng.integers(len(PAIRED_EDITS)))]
+        choices = [entry for entry in PAIRED_EDITS if entry[0] in config.edits]
+        name, low, high = choices[int(rng.integers(len(choices)))]
         strength = float(rng.uniform(low, high))
         variants.append((edit(z, name, strength), EDIT_NAMES.index(name), strength))
     rows = []
@@ -266,7 +275,7 @@ def _write_shard(folder: Path, config: HeadDatasetConfig, index: int) -> None:
 def _write_meta(folder: Path, config: HeadDatasetConfig) -> None:
     meta = {
         "format": FORMAT_VERSION,
-        "config": asdict(config) | {"maps": list(config.maps)},
+        "config": asdict(config) | {"maps": list(config.maps), "edits": list(config.edits)},
         "z_dim": Z_DIM,
         "layout": {group: [part.start, part.stop] for group, part in LAYOUT.items()},
         "groups": {group: list(names) for group, names in GROUPS.items()},

@@ -18,10 +18,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from e3dge_video.geometry.cameras import Camera
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.generator_evaluation import evaluate_generator
-from e3dge_video.training.head_views import HeadViews
+from e3dge_video.training.head_pairs import HeadPairs
+from e3dge_video.training.head_views import HeadViews, pixel_rays
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,11 @@ class PointConfig:
     detail_share: float = 0.3  # of the pixels, taken from eyes, brows, lips, teeth and glasses
     #: Further weight of what stands out on the skin: wrinkles differ little from smooth skin, but they tell the age.
     relief_weight: float = 0.0
+    #: Data set of heads followed by a copy of the same shape and another skin (`train heads --pairs wrinkles`). What
+    #: changes between the two is learned by itself: in a pair everything else that G gets wrong cancels out.
+    pairs: Path | None = None
+    pairs_per_step: int = 3
+    pair_weight: float = 5.0
     free: int = 2  # empty points per pixel
     color_weight: float = 1.0
     occupancy_weight: float = 0.3
@@ -75,6 +80,7 @@ class PointStage:
         self.train_ids = data.train_count
         self.half_box = generator.config.volume.box_warp / 2
         self.detail = np.isin(np.arange(256), data.detail_labels)
+        self.pairs = None if config.pairs is None else HeadPairs(config.pairs, data.z_dim)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"generator": self.generator}
@@ -96,10 +102,21 @@ class PointStage:
         color_error = ((color - batch.color).abs().mean(-1) * batch.importance).mean()
         logits = samples.density[:, count:, 0] / self.config.density_scale
         occupancy = F.binary_cross_entropy_with_logits(logits, batch.solid)
-        return {
+        losses = {
             "color": self.config.color_weight * color_error,
             "occupancy": self.config.occupancy_weight * occupancy,
         }
+        if self.pairs is not None:
+            losses["pairs"] = self.config.pair_weight * self._pair_error(self.pairs, rng)
+        return losses
+
+    def _pair_error(self, pairs: HeadPairs, rng: np.random.Generator) -> Tensor:
+        """Mean error of the change of colour from the first to the second of each pair."""
+        z, points, change = pairs.draw(self.config.pairs_per_step, self.config.pixels, rng)
+        latents = self.generator.map(z.flatten(0, 1))
+        features = self.generator.sample(self.generator.planes(latents), points.repeat_interleave(2, dim=0)).features
+        color = 2 * features[..., :3].unflatten(0, (-1, 2)) - 1
+        return (color[:, 1] - color[:, 0] - change).abs().mean()
 
     def draw(self, rng: np.random.Generator) -> PointBatch:
         """One step's points."""
@@ -118,7 +135,7 @@ class PointStage:
             pixels = self._pixels(record.label.reshape(-1), record.rgba[..., 3].reshape(-1), rng)
             depth = record.depth.reshape(-1)[pixels].astype(np.float32)
             rgba = record.rgba.reshape(-1, 4)[pixels]
-            origin, rays = _rays(record.camera, pixels, size)
+            origin, rays = pixel_rays(record.camera, pixels, size)
             near, far = _box_bounds(origin, rays, self.half_box)
             hit = (depth > 0) & (rgba[:, 3] > 200)
             end = np.where(depth > 0, depth, far)
@@ -170,16 +187,6 @@ def initialise_density(generator: EG3D, scale: float) -> None:
     """Let the decoder's density row start at the scale of solid matter: growing there would take thousands of steps."""
     with torch.no_grad():
         generator.decoder.output.weight[0].mul_(scale)
-
-
-def _rays(camera: NDArray[np.float32], pixels: NDArray[np.int64], size: int) -> tuple[NDArray[np.float32], ...]:
-    """Origin [3] and unit directions [N, 3] of some pixels of a square image; `camera` is an EG3D label."""
-    label = Camera.from_eg3d(torch.from_numpy(camera)[None])
-    row, column = np.divmod(pixels, size)
-    uv = np.stack([(column + 0.5) / size, (row + 0.5) / size, np.ones(len(pixels))], axis=1)
-    local = uv @ np.linalg.inv(label.intrinsics[0].numpy()).T
-    world = local @ label.cam2world[0, :3, :3].numpy().T
-    return label.position[0].numpy(), (world / np.linalg.norm(world, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _box_bounds(origin: NDArray[np.float32], rays: NDArray[np.float32], half: float) -> tuple[NDArray[np.float32], ...]:

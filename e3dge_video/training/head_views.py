@@ -114,3 +114,13 @@ class HeadViews:
     def camera(self, row: int, view: int) -> Camera:
         """Camera of one view, a batch of one."""
         return Camera.from_eg3d(torch.from_numpy(self.cameras[row, view])[None])
+
+
+def pixel_rays(camera: NDArray[np.float32], pixels: NDArray[np.int64], size: int) -> tuple[NDArray[np.float32], ...]:
+    """Origin [3] and unit directions [N, 3] of some pixels of a square image; `camera` is an EG3D label."""
+    label = Camera.from_eg3d(torch.from_numpy(camera)[None])
+    row, column = np.divmod(pixels, size)
+    uv = np.stack([(column + 0.5) / size, (row + 0.5) / size, np.ones(len(pixels))], axis=1)
+    local = uv @ np.linalg.inv(label.intrinsics[0].numpy()).T
+    world = local @ label.cam2world[0, :3, :3].numpy().T
+    return label.position[0].numpy(), (world / np.linalg.norm(world, axis=1, keepdims=True)).astype(np.float32)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from e3dge_video.config.generators import EG3DConfig
+from e3dge_video.errors import ConfigError
 from e3dge_video.heads.latent import Z_DIM
 from e3dge_video.models.attributes import AttributeNet
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
@@ -18,6 +19,7 @@ from e3dge_video.training.attribute_stage import AttributeConfig, AttributeStage
 from e3dge_video.training.encoder_data import draw_batch, noisy_landmarks
 from e3dge_video.training.generator_stage import PointConfig, PointStage, initialise_density
 from e3dge_video.training.global_stage import GlobalConfig, GlobalStage, visible_metric
+from e3dge_video.training.head_pairs import HeadPairs
 from e3dge_video.training.mapping_stage import MappingStage, MappingStageConfig
 from e3dge_video.training.matte_stage import MatteStage, MatteStageConfig
 from e3dge_video.training.points_stage import FacePointsConfig, FacePointsStage
@@ -109,6 +111,29 @@ def test_relief_weighs_points_and_pixels(tiny_views):
     for name, value in losses[0].items():
         factor = float(losses[1][name].detach() / value.detach())
         assert 1.01 < factor < 4 if name in ("color", "image") else factor == pytest.approx(1, abs=1e-5)
+
+
+def test_pairs_share_their_surface_and_change_on_it(tiny_pairs):
+    pairs = HeadPairs(tiny_pairs, Z_DIM)
+    z, points, change = pairs.draw(8, 512, np.random.default_rng(1))
+    assert z.shape == (8, 2, Z_DIM) and points.shape == change.shape == (8, 512, 3)
+    assert (z[:, 1] - z[:, 0]).abs().sum() > 1  # the second is the edited one
+    assert change.mean() < -0.008  # furrows are darker than smooth skin
+    assert 0.15 < (change.abs().mean(dim=-1) > 0.02).float().mean() < 0.95  # changed places are drawn more often
+    assert points.norm(dim=-1).max() < 0.75
+
+
+def test_pairs_teach_what_an_edit_changes(tiny_views, tiny_pairs):
+    net = generator()
+    sizes = {"held_out": 3, "identities": 1, "views": 1, "pixels": 128}
+    stage = PointStage(net, tiny_views, PointConfig(**sizes, pairs=tiny_pairs, pairs_per_step=4))
+    assert fell(run(stage, 60, 1e-2), "pairs") < 0.95
+    assert "pairs" not in PointStage(net, tiny_views, PointConfig(**sizes)).losses(0, np.random.default_rng(0))
+
+
+def test_a_data_set_without_pairs_is_refused(tiny_heads):
+    with pytest.raises(ConfigError, match="holds no pairs of heads; render it with --pairs"):
+        HeadPairs(tiny_heads, Z_DIM)
 
 
 def test_point_stage_leaves_super_resolution_alone(tiny_views):
