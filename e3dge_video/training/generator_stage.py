@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.generator_evaluation import evaluate_generator
-from e3dge_video.training.head_pairs import HeadPairs
+from e3dge_video.training.head_pairs import HeadPairs, change_error
 from e3dge_video.training.head_views import HeadViews, pixel_rays
 
 
@@ -36,8 +36,8 @@ class PointConfig:
     detail_share: float = 0.3  # of the pixels, taken from eyes, brows, lips, teeth and glasses
     #: Further weight of what stands out on the skin: wrinkles differ little from smooth skin, but they tell the age.
     relief_weight: float = 0.0
-    #: Data set of heads followed by a copy of the same shape and another skin (`train heads --pairs wrinkles`). What
-    #: changes between the two is learned by itself: in a pair everything else that G gets wrong cancels out.
+    #: Data set of heads followed by a copy of the same shape and another skin (`train heads --pairs wrinkles`): what
+    #: changes between the two is learned by itself.
     pairs: Path | None = None
     pairs_per_step: int = 3
     pair_weight: float = 5.0
@@ -107,16 +107,9 @@ class PointStage:
             "occupancy": self.config.occupancy_weight * occupancy,
         }
         if self.pairs is not None:
-            losses["pairs"] = self.config.pair_weight * self._pair_error(self.pairs, rng)
+            error = change_error(self.generator, self.pairs, self.config.pairs_per_step, self.config.pixels, rng)
+            losses["pairs"] = self.config.pair_weight * error
         return losses
-
-    def _pair_error(self, pairs: HeadPairs, rng: np.random.Generator) -> Tensor:
-        """Mean error of the change of colour from the first to the second of each pair."""
-        z, points, change = pairs.draw(self.config.pairs_per_step, self.config.pixels, rng)
-        latents = self.generator.map(z.flatten(0, 1))
-        features = self.generator.sample(self.generator.planes(latents), points.repeat_interleave(2, dim=0)).features
-        color = 2 * features[..., :3].unflatten(0, (-1, 2)) - 1
-        return (color[:, 1] - color[:, 0] - change).abs().mean()
 
     def draw(self, rng: np.random.Generator) -> PointBatch:
         """One step's points."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from e3dge_video.errors import ConfigError
+from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.head_views import HeadViews, pixel_rays
 
 
@@ -61,3 +62,15 @@ class HeadPairs:
         origin, rays = pixel_rays(first.camera, pixels, size)
         depth = first.depth.reshape(-1)[pixels].astype(np.float32) + rng.normal(0.006, 0.006, count)
         return (origin + rays * depth[:, None]).astype(np.float32), change[pixels]
+
+
+def change_error(generator: EG3D, pairs: HeadPairs, count: int, points: int, rng: np.random.Generator) -> Tensor:
+    """Mean error of the change of colour that G's field shows from the first to the second head of `count` pairs. []
+
+    In a pair everything else that G gets wrong cancels out, so that faint changes are learned, too.
+    """
+    z, where, change = pairs.draw(count, points, rng)
+    planes = generator.planes(generator.map(z.flatten(0, 1)))
+    features = generator.sample(planes, where.repeat_interleave(2, dim=0)).features
+    color = 2 * features[..., :3].unflatten(0, (-1, 2)) - 1
+    return (color[:, 1] - color[:, 0] - change).abs().mean()

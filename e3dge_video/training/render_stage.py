@@ -24,6 +24,7 @@ from e3dge_video.io.images import to_array
 from e3dge_video.models.fir import resize_bilinear
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.generator_evaluation import evaluate_generator, over_grey
+from e3dge_video.training.head_pairs import HeadPairs, change_error
 from e3dge_video.training.head_views import HeadViews
 
 
@@ -45,6 +46,10 @@ class RenderConfig:
     contrast_weight: float = 2.0
     #: Further weight of what stands out on the skin, in both colour terms.
     relief_weight: float = 0.0
+    pairs: Path | None = None  # as in `PointConfig`
+    pairs_per_step: int = 2
+    pair_points: int = 1024  # of each
+    pair_weight: float = 5.0
     detail_chance: float = 0.5  # of a patch standing on the face instead of anywhere on the head
     evaluate_identities: int = 24
 
@@ -57,6 +62,7 @@ class RenderStage:
             raise ConfigError("generator.superresolution.kind is none: there is no super-resolution to train")
         self.generator, self.data, self.config = generator, data, config
         self.train_ids = data.train_count
+        self.pairs = None if config.pairs is None else HeadPairs(config.pairs, data.z_dim)
         self.resolution = generator.config.resolution
         self.scale = generator.config.image_resolution // self.resolution
         if data.size != generator.config.image_resolution:
@@ -91,7 +97,7 @@ class RenderStage:
         inner = slice(margin, -margin)
         image, truth = image[..., inner, inner], large[:, :3, inner, inner]
         coarse_weight, weight = (1 + config.relief_weight * x for x in (small[:, 4:], large[:, 4:, inner, inner]))
-        return {
+        losses = {
             "color": config.color_weight * ((features[:, :3] - small[:, :3]).abs() * coarse_weight).mean(),
             "alpha": config.alpha_weight * (alpha - true_alpha).abs().mean(),
             "depth": config.depth_weight * depth_error[solid].mean() if solid.any() else depth_error.sum() * 0,
@@ -100,6 +106,10 @@ class RenderStage:
             "contrast": config.contrast_weight
             * sum((_contrast(image, dim) - _contrast(truth, dim)).abs().mean() for dim in (2, 3)),
         }
+        if self.pairs is not None:
+            error = change_error(generator, self.pairs, config.pairs_per_step, config.pair_points, rng)
+            losses["pairs"] = config.pair_weight * error
+        return losses
 
     def _upsample(self, features: Tensor, latents: Tensor) -> Tensor:
         """Super-resolution of a patch, at the scale at which the whole picture would be treated."""

@@ -128,6 +128,10 @@ def test_pairs_teach_what_an_edit_changes(tiny_views, tiny_pairs):
     sizes = {"held_out": 3, "identities": 1, "views": 1, "pixels": 128}
     stage = PointStage(net, tiny_views, PointConfig(**sizes, pairs=tiny_pairs, pairs_per_step=4))
     assert fell(run(stage, 60, 1e-2), "pairs") < 0.95
+    stage = RenderStage(
+        generator(), tiny_views, RenderConfig(held_out=3, identities=1, patch=16, pairs=tiny_pairs, pairs_per_step=4)
+    )
+    assert fell(run(stage, 60, 1e-2), "pairs") < 0.97
     assert "pairs" not in PointStage(net, tiny_views, PointConfig(**sizes)).losses(0, np.random.default_rng(0))
 
 
