@@ -17,6 +17,7 @@ from torch import Tensor
 
 from e3dge_video.config.generators import RaySamplingConfig
 from e3dge_video.geometry.rays import Rays, box_limits
+from e3dge_video.models.parallel import map_blocks
 from e3dge_video.models.rendering.compositing import (
     composite,
     expected_depth,
@@ -95,19 +96,21 @@ def render_rays(
     near, far = ray_bounds(rays, config, box_side)
     batch, count = rays.origins.shape[:2]
     step = max(1, block // batch)
-    parts = []
-    for start in range(0, count, step):
+
+    def render(start: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         part = slice(start, start + step)
-        parts.append(
-            _render_block(
-                field,
-                Rays(rays.origins[:, part], rays.directions[:, part]),
-                _rays_of(near, part),
-                _rays_of(far, part),
-                RayDraws(_rays_of(draws.coarse, part), _rays_of(draws.fine, part)),
-                config,
-            )
+        return _render_block(
+            field,
+            Rays(rays.origins[:, part], rays.directions[:, part]),
+            _rays_of(near, part),
+            _rays_of(far, part),
+            RayDraws(_rays_of(draws.coarse, part), _rays_of(draws.fine, part)),
+            config,
         )
+
+    starts = range(0, count, step)
+    alone = torch.is_grad_enabled() or rays.origins.device.type != "cpu"
+    parts = [render(start) for start in starts] if alone else map_blocks(render, starts)
     features, depth, alpha = (torch.cat(values, dim=1) for values in list(zip(*parts, strict=True))[:3])
     nearest = torch.stack([part[3] for part in parts]).amin()
     farthest = torch.stack([part[4] for part in parts]).amax()
