@@ -66,7 +66,7 @@ def bias_act(
         inplace: Allow overwriting x; only for a fresh result of an operation whose gradient does not need it.
     """
     if bias is not None:
-        shaped = bias.to(x.dtype).reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
+        shaped = bias.to(x.dtype).reshape([-1 if axis == dim % x.ndim else 1 for axis in range(x.ndim)])
         x = x.add_(shaped) if inplace else x + shaped
     if activation == "lrelu":
         # Fresh after adding a bias, and the gradient of a leaky ReLU can be told from its result.
