@@ -86,7 +86,7 @@ def render_rays(
     *,
     box_side: float,
     white_back: bool = False,
-    block: int = 1024,
+    block: int = 512,
 ) -> RaySums:
     """Render rays, `block` of them at a time to bound the memory; the block size does not change the result.
 

@@ -136,7 +136,7 @@ class EG3D(nn.Module):
         resolution: int | None = None,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
-        block: int = 1024,
+        block: int = 512,
     ) -> RenderOutput:
         """Volume rendering G0. As many cameras as heads, or one head and many cameras, or many heads and one camera.
 
@@ -159,7 +159,7 @@ class EG3D(nn.Module):
         *,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
-        block: int = 1024,
+        block: int = 512,
     ) -> RaySums:
         """`render` for any rays [B, N]."""
         config = self.config

@@ -106,38 +106,33 @@ class PixelTable:
     def __call__(self, positions: Tensor) -> Tensor:
         """Sums of the reads at positions [P, M, 3] in the box [-1, 1]³. [P, M, C]"""
         heads, count, _ = positions.shape
+        sides = {(axis, size) for pair in self.axes for axis, size in zip(pair, (self.width, self.height), strict=True)}
+        cells = {(axis, size): _cell(positions[..., axis], size) for axis, size in sides}
         line, plane = self.width + 2, (self.width + 2) * (self.height + 2)
         first = torch.arange(heads, dtype=torch.int32)[:, None] * (plane * len(self.axes))
-        corners = torch.empty(heads, count, 4 * len(self.axes), dtype=torch.int32)
-        weights = positions.new_empty(corners.shape)
-        across = {axis: _cell(positions[..., axis], self.width) for axis in {pair[0] for pair in self.axes}}
-        along = {axis: _cell(positions[..., axis], self.height) for axis in {pair[1] for pair in self.axes}}
+        steps = torch.tensor([0, 1, line, line + 1], dtype=torch.int32)[:, None, None]
+        corners = torch.empty(len(self.axes), 4, heads, count, dtype=torch.int32)
+        weights = positions.new_empty(len(self.axes), 2, 2, heads, count)
         for index, (a, b) in enumerate(self.axes):
-            (left, right_share), (top, bottom_share) = across[a], along[b]
-            corner = (top * line).add_(left).add_(first + index * plane)
-            left_share, top_share = 1 - right_share, 1 - bottom_share
-            for k, (step, share) in enumerate(
-                (
-                    (0, left_share * top_share),
-                    (1, right_share * top_share),
-                    (line, left_share * bottom_share),
-                    (line + 1, right_share * bottom_share),
-                ),
-                start=4 * index,
-            ):
-                torch.add(corner, step, out=corners[..., k])
-                weights[..., k] = share
-        sums = F.embedding_bag(
-            corners.flatten(0, 1), self.rows, per_sample_weights=weights.flatten(0, 1), mode="sum"
-        )
-        return sums.view(heads, count, -1)
+            (column, across), (row, along) = cells[a, self.width], cells[b, self.height]
+            torch.add(torch.add(column, row, alpha=line).add_(first + index * plane), steps, out=corners[index])
+            torch.mul(along[:, None], across, out=weights[index])
+        rows, shares = (values.flatten(-2).flatten(0, -2).t().contiguous() for values in (corners, weights))
+        return F.embedding_bag(rows, self.rows, per_sample_weights=shares, mode="sum").view(heads, count, -1)
 
 
 def _cell(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Pixel below each position of [-1, 1], counted in the framed plane (int32), and how far it is to the next one."""
+    """Where positions in [-1, 1] [P, M] are among a framed plane's pixels.
+
+    Returns:
+        The pixel before (int32) [P, M], shares of this one and of the next [2, P, M].
+    """
     pixels = (positions * (size / 2)).add_((size + 1) / 2).clamp_(0, size + 1)
-    below = pixels.to(torch.int32).clamp_max_(size)
-    return below, pixels.sub_(below)
+    before = pixels.to(torch.int32).clamp_max_(size)
+    shares = pixels.new_empty(2, *pixels.shape)
+    torch.sub(pixels, before, out=shares[1])
+    torch.sub(1, shares[1], out=shares[0])
+    return before, shares
 
 
 def read_plane(plane: Tensor, positions: Tensor) -> Tensor:
