@@ -33,15 +33,15 @@ def map_blocks(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list
     inference = torch.is_inference_mode_enabled()
 
     def alone(item: _Item) -> _Result:
-        with torch.no_grad(), torch.inference_mode(inference):  # modes belong to threads
+        # Modes belong to threads; no_grad comes last because leaving the inference mode turns gradients on.
+        with torch.inference_mode(inference), torch.no_grad():
             return work(item)
 
-    if min(threads, len(items)) == 1:
+    workers = min(threads, len(items))
+    if workers == 0 or threads == 1:
         return [alone(item) for item in items]
     try:
-        with ThreadPoolExecutor(
-            min(threads, len(items)), initializer=torch.set_num_threads, initargs=(1,)
-        ) as pool:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(alone, items))
     finally:
         torch.set_num_threads(threads)  # what a worker sets for itself also becomes the default of threads to come

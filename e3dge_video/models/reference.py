@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import cast
 
 import torch
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.geometry.rays import camera_rays
+from e3dge_video.geometry.rays import Rays, camera_rays
 from e3dge_video.models.fir import resize_bilinear
 from e3dge_video.models.generators.base import Planes, RenderOutput
 from e3dge_video.models.generators.eg3d.generator import EG3D
@@ -31,7 +30,7 @@ from e3dge_video.models.stylegan2 import SynthesisBlock, SynthesisLayer, ToRGB
 
 
 class PlainEG3D:
-    """An EG3D generator's path from latents to images, step by step. As many cameras as heads."""
+    """An EG3D generator's path from latents to images, step by step."""
 
     def __init__(self, generator: EG3D) -> None:
         self.generator = generator
@@ -52,7 +51,9 @@ class PlainEG3D:
         """Three reads of each sample, both passes sorted together with their features, sums over the intervals."""
         config = self.generator.config
         size = resolution or config.resolution
-        rays = camera_rays(camera, size)
+        rays, count = camera_rays(camera, size), max(len(planes), len(camera))
+        rays = Rays(rays.origins.expand(count, -1, -1), rays.directions.expand(count, -1, -1))
+        planes = Planes(planes.values.expand(count, -1, -1, -1, -1))
         draws = draws or RayDraws.regular(config.rays.coarse, config.rays.fine, device=rays.origins.device)
         near, far = ray_bounds(rays, config.rays, config.volume.box_warp)
 
@@ -149,10 +150,7 @@ def _block(
     block: SynthesisBlock, x: Tensor | None, image: Tensor | None, rows: Tensor, *, noise: bool = True
 ) -> tuple[Tensor, Tensor]:
     """A StyleGAN2 block of the "skip" architecture."""
-    if x is None:
-        x = block.constant.expand(len(rows), -1, -1, -1)
-    else:
-        x = _layer(block.conv0, x, rows[:, 0], noise=noise)
+    x = block.constant.expand(len(rows), -1, -1, -1) if x is None else _layer(block.conv0, x, rows[:, 0], noise=noise)
     x = _layer(block.conv1, x, rows[:, block.convolutions - 1], noise=noise)
     assert block.to_rgb is not None
     rgb = _rgb(block.to_rgb, x, rows[:, block.convolutions])
@@ -206,8 +204,3 @@ def _filter_doubled(x: Tensor, taps: Tensor, before: int, after: int) -> Tensor:
     channels = x.shape[1]
     kernel = (taps * 4).expand(channels, 1, -1, -1)
     return F.conv2d(F.pad(x, (before, after, before, after)), kernel, groups=channels)
-
-
-def match_cameras(heads: Planes, camera: Camera) -> Planes:
-    """One head for each of its cameras, as the plain path needs them."""
-    return replace(heads, values=heads.values.expand(len(camera), *heads.values.shape[1:]))

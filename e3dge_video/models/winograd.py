@@ -42,11 +42,12 @@ def suits_winograd(x: Tensor, weight: Tensor) -> bool:
         and min(inputs, outputs) >= 64
         and height * width >= 2 * max(inputs, outputs)
         and not needs_gradient(x, weight)
+        and not torch.is_autocast_enabled("cpu")  # half precision would lose what the differences of products need
     )
 
 
 def winograd_conv2d(x: Tensor, kernels: Tensor, finish: Finish, *, noise: Tensor | None = None) -> Tensor:
-    """Convolution with a margin of one zero, and what follows it while its results are in the cache.
+    """Convolution with a margin of one zero, and what follows it, while its results are in the cache.
 
     Args:
         x: In channels-last memory; H and W are multiples of 4. [B, I, H, W]
@@ -91,7 +92,7 @@ def _as_tiles(images: Tensor) -> Tensor:
 
 
 def _patches(image: Tensor, top: int, left: int, rows: int, columns: int) -> Tensor:
-    """Overlapping inputs of the tiles from (top, left) on. [H, W, I] → a view of few copied lines [6, 6, ..., ..., I]"""
+    """Overlapping inputs of the tiles from (top, left) on, a view. [H, W, I] → [6, 6, up to rows, up to columns, I]"""
     height, width, inputs = image.shape
     rows, columns = min(rows, height // 4 - top), min(columns, width // 4 - left)
     first, last = 4 * top - 1, 4 * (top + rows) + 1

@@ -39,11 +39,12 @@ class PointDecoder(nn.Module):
         """Mean of the three planes' features [P, M, C] → samples."""
         heads, points, channels = plane_features.shape
         x = softplus(self.hidden(plane_features.reshape(heads * points, channels)))
+        assert self.output.bias is not None
         weight, bias = self.output.weight * self.output.weight_gain, self.output.bias * self.output.bias_gain
         density = torch.addmv(bias[:1], x, weight[0])  # apart from the features, which then lie side by side
         features = torch.addmm(bias[1:], x, weight[1:].t()).sigmoid_()
         # A sigmoid a little wider than [0, 1], so that pure black and white can be reached (Mip-NeRF, 2021).
-        features = features * (1 + 2 * 0.001) - 0.001 if needs_gradient(features) else features.mul_(1.002).sub_(0.001)
+        features = features.mul(1 + 2 * 0.001).sub_(0.001)
         return PointSamples(density.view(heads, points, 1), features.view(heads, points, -1))
 
 
@@ -98,7 +99,8 @@ class PixelTable:
     def __init__(self, reads: Sequence[tuple[Tensor, tuple[int, int]]]) -> None:
         self.axes = [axes for _, axes in reads]
         heads, channels, self.height, self.width = reads[0][0].shape
-        rows = reads[0][0].new_zeros(heads, len(reads), self.height + 2, self.width + 2, channels)
+        dtype = torch.promote_types(reads[0][0].dtype, torch.float32)  # of positions, also where planes are half
+        rows = torch.zeros(heads, len(reads), self.height + 2, self.width + 2, channels, dtype=dtype)
         for index, (plane, _) in enumerate(reads):
             rows[:, index, 1:-1, 1:-1] = plane.permute(0, 2, 3, 1)
         self.rows = rows.view(-1, channels)
@@ -112,7 +114,7 @@ class PixelTable:
         first = torch.arange(heads, dtype=torch.int32)[:, None] * (plane * len(self.axes))
         steps = torch.tensor([0, 1, line, line + 1], dtype=torch.int32)[:, None, None]
         corners = torch.empty(len(self.axes), 4, heads, count, dtype=torch.int32)
-        weights = positions.new_empty(len(self.axes), 2, 2, heads, count)
+        weights = self.rows.new_empty(len(self.axes), 2, 2, heads, count)
         for index, (a, b) in enumerate(self.axes):
             (column, across), (row, along) = cells[a, self.width], cells[b, self.height]
             torch.add(torch.add(column, row, alpha=line).add_(first + index * plane), steps, out=corners[index])
