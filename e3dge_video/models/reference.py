@@ -80,7 +80,7 @@ class PlainEG3D:
         if config.volume.white_back:
             total = total + 1 - alpha
         total, depth, alpha = (
-            values.transpose(1, 2).unflatten(2, (size, size)) for values in (total * 2 - 1, depth, alpha)
+            values.transpose(1, 2).contiguous().unflatten(2, (size, size)) for values in (total * 2 - 1, depth, alpha)
         )
         return RenderOutput(total[:, :3], total, depth, alpha)
 

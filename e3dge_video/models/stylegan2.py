@@ -28,6 +28,16 @@ from e3dge_video.models.winograd import suits_winograd, winograd_conv2d
 Architecture = Literal["skip", "resnet", "orig"]
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """The same image with the channels of a pixel side by side in memory. [B, C, H, W]
+
+    A single image may have any stride from one to the next, but convolutions recognise this memory by the usual one,
+    and take three times as long if they do not. (torch's own `contiguous` leaves it as it is.)
+    """
+    pixels = x.permute(0, 2, 3, 1).contiguous()
+    return pixels.flatten().view(pixels.shape).permute(0, 3, 1, 2)
+
+
 def modulated_conv2d(
     x: Tensor,
     weight: Tensor,
@@ -298,18 +308,18 @@ class SynthesisBlock(nn.Module):
         rows = latents.unbind(dim=1)
         if self.first:
             x = self.constant.expand(latents.shape[0], -1, -1, -1)
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = channels_last(x)
             x = self.conv1(x, rows[0], noise=noise, random=random, fused=fused)
         else:
             assert x is not None
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = channels_last(x)
             half = math.sqrt(0.5) if self.skip is not None else 1.0
             shortcut = self.skip(x, gain=half) if self.skip is not None else None
             x = self.conv0(x, rows[0], noise=noise, random=random, fused=fused)
             x = self.conv1(x, rows[1], noise=noise, random=random, gain=half, fused=fused)
             x = x if shortcut is None else x + shortcut
         if image is not None and self.up:
-            image = double2d(image.contiguous(memory_format=torch.channels_last))
+            image = double2d(channels_last(image))
         if self.to_rgb is not None:
             rgb = self.to_rgb(x, rows[self.convolutions])
             image = rgb if image is None else image + rgb
