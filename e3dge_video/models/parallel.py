@@ -18,9 +18,9 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
-def needs_gradient(*tensors: Tensor) -> bool:
+def needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether a result computed from these is to be differentiated."""
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def map_blocks(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:

@@ -153,7 +153,7 @@ class SynthesisLayer(nn.Module):
         image = self._noise(noise, x, gain, random)
         bias = self.bias * gain
         clamp = None if self.clamp is None else self.clamp * gain / DEFAULT_GAINS["lrelu"]
-        if self.up == 1 and suits_winograd(x, self.weight) and not needs_gradient(styles, bias):
+        if self.up == 1 and suits_winograd(x, self.weight) and not needs_gradient(styles, bias, image):
 
             def finish(block: Tensor, block_noise: Tensor | None) -> Tensor:
                 block = block if block_noise is None else block.add_(block_noise)
@@ -201,7 +201,7 @@ class ToRGB(nn.Module):
         # In channels-last memory this is one matrix product per image, and scaling the small kernels costs nothing.
         kernels = (self.weight[:, :, 0, 0] * styles[:, None]).transpose(1, 2).expand(len(x), -1, -1)
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        rgb = torch.baddbmm(self.bias, pixels, kernels).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        rgb = torch.baddbmm(self.bias.to(x.dtype), pixels, kernels.to(x.dtype)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         return bias_act(rgb, clamp=self.clamp, inplace=True)
 
 

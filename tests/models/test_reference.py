@@ -106,6 +106,19 @@ def test_networks(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert convolutions == [16, 32]  # the last layer of the backbone, the second of the super-resolution
 
 
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
+def test_upsampling_in_half_precision(dtype: torch.dtype, close: float) -> None:
+    """Eleven and eight bits of the features; the image is summed in full precision."""
+    generator = make()
+    latents = latents_of(generator, 2)
+    with torch.no_grad():
+        rendered = generator.render(generator.planes(latents), cameras(2))
+        half, full = generator.upsample(rendered, latents, dtype=dtype), generator.upsample(rendered, latents)
+    error = float((half - full).norm() / full.norm())
+    assert half.dtype == torch.float32
+    assert close / 100 < error < close
+
+
 def test_one_code_enlarges_all_its_views() -> None:
     generator = make()
     latents = latents_of(generator, 1)
