@@ -48,7 +48,7 @@ def main() -> None:
         print(_peak_memory(generator, arguments.memory))
         return
     plain = PlainEG3D(generator) if isinstance(generator, EG3D) else PlainStyleSDF(generator)
-    print(f"{arguments.model}, {arguments.threads} threads, {arguments.rounds} rounds, torch {torch.__version__}")
+    print(f"{arguments.model}, threads: {arguments.threads}, rounds: {arguments.rounds}, torch {torch.__version__}.")
     with torch.no_grad():
         _stages(generator, plain, arguments.rounds)
         if arguments.scaling:
@@ -58,7 +58,7 @@ def main() -> None:
             command = [sys.executable, __file__, "--model", arguments.model, "--threads", str(arguments.threads)]
             command += ["--memory", str(resolution)]
             peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-            print(f"peak memory above the weights, rendering {resolution}² rays: {peak}")
+            print(f"\nPeak memory above the weights, planes and rendering at {resolution} px: {peak}.")
 
 
 def _stages(generator: EG3D | StyleSDF, plain: PlainEG3D | PlainStyleSDF, rounds: int) -> None:
@@ -85,18 +85,24 @@ def _stages(generator: EG3D | StyleSDF, plain: PlainEG3D | PlainStyleSDF, rounds
                     values.append(value)
         products += [_timed(lambda: matrix @ matrix) for _ in range(3)]
     peak = MATRIX_SIDE**3 / min(cpu for _, cpu in products) / 1e6
-    print(f"matrix products of this run: {peak:.0f} GMAC per second of CPU time at best")
-    header = f"{'stage':<11} {'wall ms: plain':>14} {'fast':>8} {'ratio':>6} {'CPU ms: plain':>14} {'fast':>8} {'ratio':>6}"
-    print(header + f" {'GMAC':>8} {'of peak':>8}")
+    print(f"Matrix products of this run: {peak:.0f} GMAC per second of CPU time at best.\n")
+    _row("stage", "plain, ms", "fast, ms", "ratio", "plain, CPU ms", "fast, CPU ms", "ratio", "GMAC", "of peak")
+    _row(*["---"] * 9)
     for name, ways in stages.items():
         before, after = ([statistics.median(kind) for kind in zip(*values, strict=True)] for values in times[name])
         gmac = _gmac(ways[0])
-        wall, cpu = (f"{a:14.1f} {b:8.1f} {a / b:6.2f}" for a, b in zip(before, after, strict=True))
-        print(f"{name:<11} {wall} {cpu} {gmac:8.2f} {gmac / after[1] * 1e3 / peak:8.0%}")
+        cells = [
+            cell
+            for slow, fast in zip(before, after, strict=True)
+            for cell in (f"{slow:.1f}", f"{fast:.1f}", f"{slow / fast:.2f}")
+        ]
+        _row(name, *cells, f"{gmac:.2f}", f"{gmac / after[1] * 1e3 / peak:.0%}")
     ours = generator.render(planes, camera)
     apart = {name: getattr(ours, name) - getattr(rendered, name) for name in ("rgb", "depth", "alpha")}
     apart["image"] = generator.synthesize(latents, camera) - plain.synthesize(latents, camera)
-    print("largest difference: " + ", ".join(f"{name} {float(d.abs().max()):.1e}" for name, d in apart.items()))
+    print(
+        "\nLargest difference: " + ", ".join(f"{name} {float(d.abs().max()):.1e}" for name, d in apart.items()) + ".\n"
+    )
 
 
 def _scaling(generator: EG3D | StyleSDF, rounds: int) -> None:
@@ -114,10 +120,11 @@ def _scaling(generator: EG3D | StyleSDF, rounds: int) -> None:
     for _ in range(rounds):
         for name, (_, way) in ways.items():
             times[name].append(_timed(way))
-    print(f"{'fast path':<24} {'wall ms per image':>18} {'CPU ms per image':>18}")
+    _row("fast path", "ms per image", "CPU ms per image")
+    _row(*["---"] * 3)
     for name, (count, _) in sorted(ways.items(), key=lambda item: item[0][::-1]):
         wall, cpu = (statistics.median(kind) / count for kind in zip(*times[name], strict=True))
-        print(f"{name:<24} {wall:18.1f} {cpu:18.1f}")
+        _row(name, f"{wall:.1f}", f"{cpu:.1f}")
 
 
 def _peak_memory(generator: EG3D | StyleSDF, resolution: int) -> str:
@@ -151,6 +158,10 @@ def _build(name: str) -> EG3D | StyleSDF:
 
 def _codes(generator: EG3D | StyleSDF, count: int) -> Tensor:
     return torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(1))
+
+
+def _row(*cells: str) -> None:
+    print("| " + " | ".join(cells) + " |")
 
 
 def _timed(way: Callable[[], object]) -> Times:

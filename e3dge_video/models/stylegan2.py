@@ -201,7 +201,8 @@ class ToRGB(nn.Module):
         # In channels-last memory this is one matrix product per image, and scaling the small kernels costs nothing.
         kernels = (self.weight[:, :, 0, 0] * styles[:, None]).transpose(1, 2).expand(len(x), -1, -1)
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        rgb = torch.baddbmm(self.bias.to(x.dtype), pixels, kernels.to(x.dtype)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        rgb = torch.baddbmm(self.bias.to(x.dtype), pixels, kernels.to(x.dtype))
+        rgb = rgb.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         return bias_act(rgb, clamp=self.clamp, inplace=True)
 
 
