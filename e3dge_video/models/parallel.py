@@ -1,8 +1,7 @@
 """Independent pieces of work on all CPU threads, one thread each.
 
 Splitting every small operation over the threads makes them wait for each other a hundred times a picture; a thread that
-takes a whole block of rays or of pixels waits once, and keeps the block in its own cache. Results do not depend on the
-number of threads.
+takes a whole block of rays or of pixels waits once, and keeps the block in its own cache.
 """
 
 from __future__ import annotations
@@ -23,13 +22,18 @@ def needs_gradient(*tensors: Tensor | None) -> bool:
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def map_blocks(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-    """`work` of every item, in their order, on as many threads as torch may use; for work without gradients on a CPU.
+def map_blocks(work: Callable[[_Item], _Result], items: Sequence[_Item], device: torch.device) -> list[_Result]:
+    """`work` of every item, in their order.
+
+    On a CPU and with gradients off, as many threads as torch may use take an item each; otherwise the caller's thread
+    takes one after the other.
 
     Raises:
         Exception: The first one that `work` raises.
     """
     threads = torch.get_num_threads()
+    if device.type != "cpu" or torch.is_grad_enabled() or min(threads, len(items)) <= 1:
+        return [work(item) for item in items]
     inference = torch.is_inference_mode_enabled()
 
     def alone(item: _Item) -> _Result:
@@ -37,10 +41,8 @@ def map_blocks(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> list
         with torch.inference_mode(inference), torch.no_grad():
             return work(item)
 
-    workers = min(threads, len(items))
-    if workers == 0 or threads == 1:
-        return [alone(item) for item in items]
     try:
+        workers = min(threads, len(items))
         with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             return list(pool.map(alone, items))
     finally:

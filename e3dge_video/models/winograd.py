@@ -82,7 +82,7 @@ def winograd_conv2d(x: Tensor, kernels: Tensor, finish: Finish, *, noise: Tensor
         tiles[image][part] = finish(block, around)
 
     places = itertools.product(range(batch), range(0, height // 4, rows), range(0, width // 4, columns))
-    map_blocks(convolve, list(places))
+    map_blocks(convolve, list(places), x.device)
     return result.permute(0, 3, 1, 2)
 
 

@@ -108,9 +108,7 @@ def render_rays(
             config,
         )
 
-    starts = range(0, count, step)
-    alone = torch.is_grad_enabled() or rays.origins.device.type != "cpu"
-    parts = [render(start) for start in starts] if alone else map_blocks(render, starts)
+    parts = map_blocks(render, range(0, count, step), rays.origins.device)
     features, depth, alpha = (torch.cat(values, dim=1) for values in list(zip(*parts, strict=True))[:3])
     nearest = torch.stack([part[3] for part in parts]).amin()
     farthest = torch.stack([part[4] for part in parts]).amax()

@@ -217,9 +217,7 @@ class SurfaceRenderer(nn.Module):
             part_noise = None if noise is None else noise[:, part]
             return self._block(films, rays[part], depths, part_noise, modulation, gradient=gradient)
 
-        starts = range(0, rays.origins.shape[1], step)
-        alone = torch.is_grad_enabled() or rays.origins.device.type != "cpu"
-        parts = [march(start) for start in starts] if alone else map_blocks(march, starts)
+        parts = map_blocks(march, range(0, rays.origins.shape[1], step), rays.origins.device)
         names = [name for name, value in vars(parts[0]).items() if value is not None]
         return FieldSums(**{name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names})
 
