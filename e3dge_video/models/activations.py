@@ -37,7 +37,7 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)) within 6e-7. Overwrites x on a CPU where no gradient is asked for. Any shape
 
-    There, log1p is the slow part of torch's own: this takes a fifth of its time.
+    There, log1p is the slow part of torch's own.
     """
     if x.device.type != "cpu" or needs_gradient(x):
         return F.softplus(x)

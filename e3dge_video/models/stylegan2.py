@@ -31,8 +31,8 @@ Architecture = Literal["skip", "resnet", "orig"]
 def channels_last(x: Tensor) -> Tensor:
     """The same image with the channels of a pixel side by side in memory. [B, C, H, W]
 
-    A single image may have any stride from one to the next, but convolutions recognise this memory by the usual one,
-    and take three times as long if they do not. (torch's own `contiguous` leaves it as it is.)
+    A single image may have any stride from one to the next, but convolutions recognise this memory by the usual one and
+    copy it if they do not; torch's own `contiguous` leaves it as it is.
     """
     pixels = x.permute(0, 2, 3, 1).contiguous()
     return pixels.flatten().view(pixels.shape).permute(0, 3, 1, 2)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from e3dge_video.models.parallel import map_blocks, needs_gradient
 
-#: Where the polynomials behind the algorithm are evaluated, besides ∞. The usual 0, ±1, ±2 round four times worse.
+#: Where the polynomials behind the algorithm are evaluated, besides ∞. The usual 0, ±1, ±2 round worse.
 _POINTS = (0.0, math.sqrt(0.5), -math.sqrt(0.5), math.sqrt(2), -math.sqrt(2))
 #: Tiles transformed together: enough for the matrix products, few enough for the cache.
 _BLOCK = 64
@@ -27,10 +27,9 @@ Finish = Callable[[Tensor, Tensor | None], Tensor]
 
 
 def suits_winograd(x: Tensor, weight: Tensor) -> bool:
-    """Whether convolving x [B, I, H, W] with weight [O, I, K, K] is faster this way, and exact to float32 rounding.
+    """Whether convolving x [B, I, H, W] with weight [O, I, K, K] is faster this way, and allowed to be.
 
-    Measured: below some 64 channels the transforms cost more than they save, and on an image of fewer pixels than
-    twice the channels, that of the kernels does.
+    With few channels the transforms of the image cost more than they save, with few pixels that of the kernels does.
     """
     outputs, inputs, size, _ = weight.shape
     height, width = x.shape[2:]
