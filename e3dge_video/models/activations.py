@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from e3dge_video.models.parallel import needs_gradient
+
 #: Factor applied after each activation unless another gain is asked for.
 DEFAULT_GAINS = {
     "linear": 1.0,
@@ -32,6 +34,17 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)) within 6e-7. Overwrites x on a CPU where no gradient is asked for. Any shape
+
+    There, log1p is the slow part of torch's own.
+    """
+    if x.device.type != "cpu" or needs_gradient(x):
+        return F.softplus(x)
+    rest = x.abs().sigmoid_().log_()  # log(1 / (1 + exp(−|x|)))
+    return x.clamp_min_(0).sub_(rest)
+
+
 def bias_act(
     x: Tensor,
     bias: Tensor | None = None,
@@ -53,7 +66,7 @@ def bias_act(
         inplace: Allow overwriting x; only for a fresh result of an operation whose gradient does not need it.
     """
     if bias is not None:
-        shaped = bias.to(x.dtype).reshape([-1 if axis == dim else 1 for axis in range(x.ndim)])
+        shaped = bias.to(x.dtype).reshape([-1 if axis == dim % x.ndim else 1 for axis in range(x.ndim)])
         x = x.add_(shaped) if inplace else x + shaped
     if activation == "lrelu":
         # Fresh after adding a bias, and the gradient of a leaky ReLU can be told from its result.

@@ -22,8 +22,20 @@ from e3dge_video.config.generators import NoiseMode
 from e3dge_video.models.activations import DEFAULT_GAINS, bias_act
 from e3dge_video.models.fir import double2d, make_filter, resampling_conv2d
 from e3dge_video.models.mapping import FullyConnected
+from e3dge_video.models.parallel import needs_gradient
+from e3dge_video.models.winograd import suits_winograd, winograd_conv2d
 
 Architecture = Literal["skip", "resnet", "orig"]
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same image with the channels of a pixel side by side in memory. [B, C, H, W]
+
+    A single image may have any stride from one to the next, but convolutions recognise this memory by the usual one and
+    copy it if they do not; torch's own `contiguous` leaves it as it is.
+    """
+    pixels = x.permute(0, 2, 3, 1).contiguous()
+    return pixels.flatten().view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def modulated_conv2d(
@@ -53,17 +65,13 @@ def modulated_conv2d(
             grouped convolution would be slower than the passes.
         gain: Factor of the whole result, noise excluded; costs nothing here.
     """
-    if x.dtype == torch.float16 and demodulate:  # half precision would overflow: demodulation undoes both scales
-        weight = weight / (math.sqrt(weight[0].numel()) * weight.abs().amax(dim=(1, 2, 3), keepdim=True))
-        styles = styles / styles.abs().amax(dim=1, keepdim=True)
-    scale = None  # [B, O]
-    if demodulate:
-        scale = (styles.square() @ weight.square().sum(dim=(2, 3)).t() + 1e-8).rsqrt() * gain
-    elif gain != 1.0:
-        scale = styles.new_full([styles.shape[0], weight.shape[0]], gain)
     kinds = styles.shape[0]
     if fused is None:
         fused = kinds == 1
+    if x.dtype == torch.float16 and demodulate:  # half precision would overflow: demodulation undoes both scales
+        weight = weight / (math.sqrt(weight[0].numel()) * weight.abs().amax(dim=(1, 2, 3), keepdim=True))
+        styles = styles / styles.abs().amax(dim=1, keepdim=True)
+    scale = _output_scale(weight, styles, demodulate=demodulate, gain=gain)
     if not fused:
         x = x * styles.to(x.dtype)[:, :, None, None]
         x = resampling_conv2d(x, weight.to(x.dtype), taps=taps, up=up, padding=padding, flip_weight=flip_weight)
@@ -72,9 +80,7 @@ def modulated_conv2d(
         factor = scale.to(x.dtype)[:, :, None, None]
         return x * factor if noise is None else torch.addcmul(noise.to(x.dtype), x, factor)
 
-    kernels = weight * styles[:, None, :, None, None]
-    if scale is not None:
-        kernels = kernels * scale[:, :, None, None, None]
+    kernels = _scaled_kernels(weight, styles, scale)
     x = resampling_conv2d(
         x.flatten(0, 1)[None] if kinds > 1 else x,
         kernels.flatten(0, 1).to(x.dtype),
@@ -86,6 +92,19 @@ def modulated_conv2d(
     )
     x = x.unflatten(1, (kinds, -1))[0] if kinds > 1 else x
     return x if noise is None else x + noise.to(x.dtype)
+
+
+def _output_scale(weight: Tensor, styles: Tensor, *, demodulate: bool, gain: float) -> Tensor | None:
+    """Factor of each output channel, None for one. [B or 1, O]"""
+    if demodulate:
+        return (styles.square() @ weight.square().sum(dim=(2, 3)).t() + 1e-8).rsqrt() * gain
+    return None if gain == 1.0 else styles.new_full([styles.shape[0], weight.shape[0]], gain)
+
+
+def _scaled_kernels(weight: Tensor, styles: Tensor, scale: Tensor | None) -> Tensor:
+    """A kernel for each style. [B or 1, O, I, K, K]"""
+    kernels = weight * styles[:, None, :, None, None]
+    return kernels if scale is None else kernels * scale[:, :, None, None, None]
 
 
 class SynthesisLayer(nn.Module):
@@ -130,11 +149,23 @@ class SynthesisLayer(nn.Module):
         """x [B, I, H, W], w [B, W] → [B, O, H * up, W * up]"""
         # The leaky ReLU commutes with positive factors, so its gain is applied to the small tensors before it.
         gain = gain * DEFAULT_GAINS["lrelu"]
+        styles = self.style(w)
+        image = self._noise(noise, x, gain, random)
+        bias = self.bias * gain
+        clamp = None if self.clamp is None else self.clamp * gain / DEFAULT_GAINS["lrelu"]
+        if self.up == 1 and suits_winograd(x, self.weight) and not needs_gradient(styles, bias, image):
+
+            def finish(block: Tensor, block_noise: Tensor | None) -> Tensor:
+                block = block if block_noise is None else block.add_(block_noise)
+                return bias_act(block, bias, dim=-1, activation="lrelu", gain=1.0, clamp=clamp, inplace=True)
+
+            scale = _output_scale(self.weight, styles, demodulate=True, gain=gain)
+            return winograd_conv2d(x, _scaled_kernels(self.weight, styles, scale), finish, noise=image)
         x = modulated_conv2d(
             x,
             self.weight,
-            self.style(w),
-            noise=self._noise(noise, x, gain, random),
+            styles,
+            noise=image,
             taps=self.taps,
             up=self.up,
             padding=self.weight.shape[-1] // 2,
@@ -142,8 +173,7 @@ class SynthesisLayer(nn.Module):
             fused=fused,
             gain=gain,
         )
-        clamp = None if self.clamp is None else self.clamp * gain / DEFAULT_GAINS["lrelu"]
-        return bias_act(x, self.bias * gain, activation="lrelu", gain=1.0, clamp=clamp, inplace=True)
+        return bias_act(x, bias, activation="lrelu", gain=1.0, clamp=clamp, inplace=True)
 
     def _noise(self, mode: NoiseMode, x: Tensor, gain: float, random: torch.Generator | None) -> Tensor | None:
         if self.noise is None or self.noise_strength is None or mode == "none":
@@ -171,7 +201,8 @@ class ToRGB(nn.Module):
         # In channels-last memory this is one matrix product per image, and scaling the small kernels costs nothing.
         kernels = (self.weight[:, :, 0, 0] * styles[:, None]).transpose(1, 2).expand(len(x), -1, -1)
         pixels = x.permute(0, 2, 3, 1).flatten(1, 2)
-        rgb = torch.baddbmm(self.bias, pixels, kernels).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+        rgb = torch.baddbmm(self.bias.to(x.dtype), pixels, kernels.to(x.dtype))
+        rgb = rgb.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
         return bias_act(rgb, clamp=self.clamp, inplace=True)
 
 
@@ -278,18 +309,18 @@ class SynthesisBlock(nn.Module):
         rows = latents.unbind(dim=1)
         if self.first:
             x = self.constant.expand(latents.shape[0], -1, -1, -1)
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = channels_last(x)
             x = self.conv1(x, rows[0], noise=noise, random=random, fused=fused)
         else:
             assert x is not None
-            x = x.contiguous(memory_format=torch.channels_last)
+            x = channels_last(x)
             half = math.sqrt(0.5) if self.skip is not None else 1.0
             shortcut = self.skip(x, gain=half) if self.skip is not None else None
             x = self.conv0(x, rows[0], noise=noise, random=random, fused=fused)
             x = self.conv1(x, rows[1], noise=noise, random=random, gain=half, fused=fused)
             x = x if shortcut is None else x + shortcut
         if image is not None and self.up:
-            image = double2d(image.contiguous(memory_format=torch.channels_last))
+            image = double2d(channels_last(image))
         if self.to_rgb is not None:
             rgb = self.to_rgb(x, rows[self.convolutions])
             image = rgb if image is None else image + rgb

@@ -8,7 +8,13 @@ from torch import Tensor
 
 from e3dge_video.models.fir import make_filter
 from e3dge_video.models.mapping import MappingNetwork, broadcast_latents
-from e3dge_video.models.stylegan2 import SynthesisBlock, SynthesisLayer, SynthesisNetwork, modulated_conv2d
+from e3dge_video.models.stylegan2 import (
+    SynthesisBlock,
+    SynthesisLayer,
+    SynthesisNetwork,
+    channels_last,
+    modulated_conv2d,
+)
 
 
 @pytest.mark.parametrize("up", [1, 2])
@@ -156,3 +162,12 @@ def test_a_wider_network_starts_as_the_narrower_one() -> None:
         narrow.start_from(wide)
     with pytest.raises(ValueError, match="another number of layers"):
         MappingNetwork(8, 3, 6, layers=2).start_from(narrow)
+
+
+def test_channels_last_is_recognised_whatever_the_stride_of_a_single_image() -> None:
+    x = torch.randn(240).as_strided((1, 8, 5, 6), (8, 1, 48, 8))
+    assert torch.equal(channels_last(x), x)
+    assert channels_last(x).stride() == (240, 1, 48, 8)
+    several = torch.randn(2, 8, 5, 6)
+    assert torch.equal(channels_last(several), several)
+    assert channels_last(several).stride() == (240, 1, 48, 8)

@@ -130,7 +130,7 @@ class Generator(Protocol):
         resolution: int | None = None,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
-        block: int = 1024,
+        block: int = 512,
     ) -> RenderOutput:
         """Volume rendering (G0) of each head by its camera, or of one head by all cameras."""
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from e3dge_video.config.generators import RaySamplingConfig
 from e3dge_video.geometry.rays import Rays, box_limits
+from e3dge_video.models.parallel import map_blocks
 from e3dge_video.models.rendering.compositing import (
     composite,
     expected_depth,
@@ -85,7 +86,7 @@ def render_rays(
     *,
     box_side: float,
     white_back: bool = False,
-    block: int = 1024,
+    block: int = 512,
 ) -> RaySums:
     """Render rays, `block` of them at a time to bound the memory; the block size does not change the result.
 
@@ -95,19 +96,19 @@ def render_rays(
     near, far = ray_bounds(rays, config, box_side)
     batch, count = rays.origins.shape[:2]
     step = max(1, block // batch)
-    parts = []
-    for start in range(0, count, step):
+
+    def render(start: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         part = slice(start, start + step)
-        parts.append(
-            _render_block(
-                field,
-                Rays(rays.origins[:, part], rays.directions[:, part]),
-                _rays_of(near, part),
-                _rays_of(far, part),
-                RayDraws(_rays_of(draws.coarse, part), _rays_of(draws.fine, part)),
-                config,
-            )
+        return _render_block(
+            field,
+            Rays(rays.origins[:, part], rays.directions[:, part]),
+            _rays_of(near, part),
+            _rays_of(far, part),
+            RayDraws(_rays_of(draws.coarse, part), _rays_of(draws.fine, part)),
+            config,
         )
+
+    parts = map_blocks(render, range(0, count, step), rays.origins.device)
     features, depth, alpha = (torch.cat(values, dim=1) for values in list(zip(*parts, strict=True))[:3])
     nearest = torch.stack([part[3] for part in parts]).amin()
     farthest = torch.stack([part[4] for part in parts]).amax()

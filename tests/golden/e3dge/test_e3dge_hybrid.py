@@ -223,6 +223,8 @@ class Recorder:
         watched: list[nn.Module] = [branch.aligner, branch.encoder, branch.fusion, branch.film_head]
         hooks = (self.on_aligner, self.on_encoder, self.on_fusion, self.on_head)
         self._hooks = [module.register_forward_hook(hook) for module, hook in zip(watched, hooks, strict=True)]
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # several would take the blocks of rays in any order
 
     def on_aligner(self, _module: nn.Module, _inputs: Any, output: Tensor) -> None:
         self.aligned = output
@@ -238,6 +240,7 @@ class Recorder:
         self.modulations.append(torch.cat([output.scale, output.shift], dim=-1))
 
     def stop(self) -> None:
+        torch.set_num_threads(self._threads)
         for hook in self._hooks:
             hook.remove()
 

@@ -28,6 +28,7 @@ from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.rays import Rays, box_limits, camera_rays
 from e3dge_video.models.generators.base import Planes, RenderOutput
 from e3dge_video.models.generators.eg3d.superresolution import SuperResolution
+from e3dge_video.models.reference import PlainEG3D
 from e3dge_video.models.rendering.compositing import interval_weights
 from e3dge_video.models.rendering.sampling import RayDraws, importance_depths, stratified_depths
 from e3dge_video.models.rendering.volume import merge_samples, ray_bounds
@@ -244,6 +245,23 @@ def test_super_resolution_blocks(case: str) -> None:
         ("sr_block1.x_s37", seen[1][0], 37),
     ):
         close(value[..., ::stride, ::stride], data[f"stage.{name}"], TOLERANCES["image"], name)
+
+
+def test_plain_path() -> None:
+    """What the fast path is compared with elsewhere is held to the same numbers."""
+    case = WITH_GRADIENT
+    data, plain = tensors(case), PlainEG3D(generator("ffhq512"))
+    assert metadata(case)["noise_mode"] == "const"
+    with torch.no_grad():
+        planes = plain.planes(data["out.ws"])
+        rendered = plain.render(planes, Camera.from_eg3d(data["in.c_render"]), resolution=32, draws=draws_of(case))
+        image = plain.upsample(rendered, data["out.ws"])
+    close(rendered.features, data["out.feature_image"], TOLERANCES["feature_image"], "features")
+    alpha = data["out.weight_total"].transpose(1, 2).view_as(rendered.alpha)
+    close(rendered.alpha, alpha, TOLERANCES["weight_total"], "alpha")
+    depth_close(rendered.depth, data["out.image_depth"], alpha)
+    close(image[..., 232:280, 232:280], data["out.image_crop"], TOLERANCES["image"], "middle")
+    close(image[..., :12, :12], data["out.image_corner"], TOLERANCES["image"], "corner")
 
 
 def test_gradients() -> None:

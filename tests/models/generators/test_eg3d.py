@@ -163,9 +163,11 @@ def slow_read(plane: Tensor, across: float, along: float) -> Tensor:
 
 @pytest.mark.parametrize("axes", ["released", "corrected"])
 @pytest.mark.parametrize("size", [(8, 8), (8, 5)])
-def test_field_is_three_bilinear_reads(axes: PlaneAxes, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_field_is_three_bilinear_reads(axes: PlaneAxes, size: tuple[int, int], differentiable: bool) -> None:
     torch.manual_seed(0)
-    planes, decoder = torch.randn(2, 3, 4, *size), PointDecoder(4, 6, 3)
+    planes, decoder = torch.randn(2, 3, 4, *size), PointDecoder(4, 6, 3).requires_grad_(differentiable)
+    planes.requires_grad_(differentiable)
     points = (torch.rand(2, 12, 3) - 0.5) * 2  # some outside the box
     seen = TriPlaneField(planes, decoder, box_warp=1.5, axes=axes)(points)
     for head, point in itertools.product(range(2), range(12)):

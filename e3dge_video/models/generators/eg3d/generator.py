@@ -136,7 +136,7 @@ class EG3D(nn.Module):
         resolution: int | None = None,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
-        block: int = 1024,
+        block: int = 512,
     ) -> RenderOutput:
         """Volume rendering G0. As many cameras as heads, or one head and many cameras, or many heads and one camera.
 
@@ -159,7 +159,7 @@ class EG3D(nn.Module):
         *,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
-        block: int = 1024,
+        block: int = 512,
     ) -> RaySums:
         """`render` for any rays [B, N]."""
         config = self.config
@@ -197,11 +197,19 @@ class EG3D(nn.Module):
             sums.alpha.view(views, count),
         )
 
-    def upsample(self, rendered: RenderOutput, latents: Tensor) -> Tensor:
-        """Super-resolution G1, or the rendering itself if the model has none. latents [B or 1, L, W] → [B, 3, H, H]"""
+    def upsample(self, rendered: RenderOutput, latents: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+        """Super-resolution G1, or the rendering itself if the model has none.
+
+        Args:
+            latents: [B or 1, L, W]
+            dtype: Of the features inside: torch.float16 is what the released code uses on a GPU; None: full precision.
+
+        Returns:
+            [B, 3, H, H]
+        """
         if self.superresolution is None:
             return rendered.rgb
-        return self.superresolution(rendered.rgb, rendered.features, latents)
+        return self.superresolution(rendered.rgb, rendered.features, latents, dtype=dtype)
 
     def synthesize(self, latents: Tensor, camera: Camera) -> Tensor:
         """Latents [B or 1, L, W] and cameras → final images. [B, 3, H, H]"""

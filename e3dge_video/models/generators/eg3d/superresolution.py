@@ -5,6 +5,7 @@ Chan et al. 2022, section 4.3. The blocks are steered by the last latent row alo
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from e3dge_video.config.generators import SuperResolutionConfig
@@ -35,8 +36,18 @@ class SuperResolution(nn.Module):
             ]
         )
 
-    def forward(self, rgb: Tensor, features: Tensor, latents: Tensor) -> Tensor:
-        """rgb [B, 3, R, R], features [B, C, R, R], latents [B, L, W] → image [B, 3, H, H]; inputs are left as is."""
+    def forward(self, rgb: Tensor, features: Tensor, latents: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
+        """Rendering → final image; inputs are left as is.
+
+        Args:
+            rgb: [B, 3, R, R]
+            features: [B, C, R, R]
+            latents: [B, L, W]
+            dtype: Of the features inside; the image itself is summed as `rgb` is. None: as they are.
+
+        Returns:
+            [B, 3, H, H]
+        """
         size, target = features.shape[-1], self.config.input_size
         if self.config.kind == "4X" and size > target:
             raise ConfigError(
@@ -45,7 +56,7 @@ class SuperResolution(nn.Module):
         if size != target:
             features = resize_bilinear(features, target, antialias=self.config.antialias)
             rgb = resize_bilinear(rgb, target, antialias=self.config.antialias)
-        return self.refine(rgb, features, latents)
+        return self.refine(rgb, features if dtype is None else features.to(dtype), latents)
 
     def refine(self, rgb: Tensor, features: Tensor, latents: Tensor) -> Tensor:
         """The two blocks alone, for inputs already at the module's scale (a whole image or a patch of one)."""

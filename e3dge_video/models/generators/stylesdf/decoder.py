@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from e3dge_video.config.generators import NoiseMode
 from e3dge_video.config.stylesdf import StyleDecoderConfig
 from e3dge_video.models.mapping import MappingNetwork
-from e3dge_video.models.stylegan2 import SynthesisBlock, SynthesisLayer, ToRGB
+from e3dge_video.models.stylegan2 import SynthesisBlock, SynthesisLayer, ToRGB, channels_last
 
 
 class StyleDecoder(nn.Module):
@@ -44,7 +44,7 @@ class StyleDecoder(nn.Module):
     ) -> Tensor:
         """features [B, C, R, R], latents [B or 1, D, W] → [B, 3, H, H]"""
         rows = latents.unbind(dim=1)
-        x = self.conv(features.contiguous(memory_format=torch.channels_last), rows[0], noise=noise, random=random)
+        x = self.conv(channels_last(features), rows[0], noise=noise, random=random)
         image: Tensor | None = self.to_rgb(x, rows[1])
         for level, block in enumerate(cast(Iterable[SynthesisBlock], self.blocks)):
             row = 2 * level + 1  # each block shares its first row with the RGB layer of the one before

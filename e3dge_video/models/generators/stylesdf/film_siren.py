@@ -49,7 +49,7 @@ class FilmLayer(nn.Module):
 
     def forward(self, x: Tensor, film: Film) -> Tensor:
         """[P, M, I] → [P, M, W]"""
-        return torch.sin(film.scale * self.linear(x) + film.shift)
+        return torch.sin(torch.addcmul(film.shift, film.scale, self.linear(x)))
 
 
 class FilmSiren(nn.Module):

@@ -146,7 +146,7 @@ class StyleSDF(nn.Module):
 
     @torch.no_grad()
     def distance_volume(
-        self, planes: Planes, camera: Camera | None = None, *, resolution: int = 128, block: int = 1024
+        self, planes: Planes, camera: Camera | None = None, *, resolution: int = 128, block: int = 256
     ) -> Tensor:
         """Signed distances on the samples of a fine rendering, for `geometry.meshes.unwarp_frustum`.
 
@@ -177,7 +177,7 @@ class StyleSDF(nn.Module):
         modulation: PointModulation | None = None,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
-        block: int = 1024,
+        block: int = 256,
     ) -> SurfaceRender:
         """Volume rendering G0. As many cameras as heads, or one head and many cameras, or many heads and one camera.
 
@@ -201,7 +201,7 @@ class StyleSDF(nn.Module):
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
         gradient: bool = False,
-        block: int = 1024,
+        block: int = 256,
     ) -> FieldSums:
         """`render` for any rays [B, N]; `gradient` also asks for the field's derivative (for the eikonal loss)."""
         heads, views, count = len(planes), *rays.origins.shape[:2]

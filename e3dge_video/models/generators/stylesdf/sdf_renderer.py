@@ -18,6 +18,7 @@ from e3dge_video.geometry.cameras import STYLESDF_RADIUS, Camera
 from e3dge_video.geometry.rays import image_plane, pixel_centres
 from e3dge_video.models.generators.base import PointModulation, PointSamples, RenderOutput
 from e3dge_video.models.generators.stylesdf.film_siren import Film, FilmSiren
+from e3dge_video.models.parallel import map_blocks
 from e3dge_video.models.rendering.compositing import composite, point_weights, sdf_extinction
 from e3dge_video.models.rendering.sampling import even_depths, offset_depths, scatter_depths, shift_depths
 
@@ -195,7 +196,7 @@ class SurfaceRenderer(nn.Module):
         noise: Tensor | None = None,
         modulation: PointModulation | None = None,
         gradient: bool = False,
-        block: int = 1024,
+        block: int = 256,
     ) -> FieldSums:
         """Render rays, `block` of them at a time to bound the memory; the block size does not change the result.
 
@@ -209,12 +210,14 @@ class SurfaceRenderer(nn.Module):
         """
         films = self.siren.films(codes)
         step = max(1, block // len(rays.origins))
-        parts = []
-        for start in range(0, rays.origins.shape[1], step):
+
+        def march(start: int) -> FieldSums:
             part = slice(start, start + step)
             depths = self.depths(None if draws is None else draws[:, part])
             part_noise = None if noise is None else noise[:, part]
-            parts.append(self._block(films, rays[part], depths, part_noise, modulation, gradient=gradient))
+            return self._block(films, rays[part], depths, part_noise, modulation, gradient=gradient)
+
+        parts = map_blocks(march, range(0, rays.origins.shape[1], step), rays.origins.device)
         names = [name for name, value in vars(parts[0]).items() if value is not None]
         return FieldSums(**{name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in names})
 
