@@ -274,3 +274,25 @@ def test_sizes_that_do_not_fit_are_refused(tiny_views):
     with pytest.raises(ConfigError, match="64 px, the generator makes 128"):
         RenderStage(wrong, tiny_views, RenderConfig(held_out=3))
     assert EG3DConfig().image_resolution == 512
+
+
+@pytest.mark.parametrize("name", ["points", "render", "attributes", "matte"])
+def test_stages_can_be_trained_in_bf16(tiny_views, tiny_pairs, name):
+    makers = {
+        "points": lambda: PointStage(
+            generator(), tiny_views, PointConfig(held_out=3, identities=1, views=1, pixels=64, pairs=tiny_pairs)
+        ),
+        "render": lambda: RenderStage(
+            generator(), tiny_views, RenderConfig(held_out=3, identities=1, patch=16, pairs=tiny_pairs)
+        ),
+        "attributes": lambda: AttributeStage(
+            AttributeNet(len(tiny_views.attribute_names)), tiny_views, AttributeConfig(held_out=3, batch=2)
+        ),
+        "matte": lambda: MatteStage(MatteNet(MATTE), tiny_views, MatteStageConfig(held_out=3, batch=2)),
+    }
+    stage = makers[name]()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = stage.losses(0, np.random.default_rng(0))
+    total = sum(value.float() for value in losses.values())
+    total.backward()
+    assert torch.isfinite(total) and all(p.grad is None or p.grad.isfinite().all() for p in stage.parameters())

@@ -41,7 +41,7 @@ class PointDecoder(nn.Module):
         x = softplus(self.hidden(plane_features.reshape(heads * points, channels)))
         assert self.output.bias is not None
         weight, bias = self.output.weight * self.output.weight_gain, self.output.bias * self.output.bias_gain
-        density = torch.addmv(bias[:1], x, weight[0])  # apart from the features, which then lie side by side
+        density = torch.matmul(x, weight[0]) + bias[0]  # apart from the features, which then lie side by side
         features = torch.addmm(bias[1:], x, weight[1:].t()).sigmoid_()
         # A sigmoid a little wider than [0, 1], so that pure black and white can be reached (Mip-NeRF, 2021).
         features = features.mul(1 + 2 * 0.001).sub_(0.001)
