@@ -52,9 +52,7 @@ class AttributeStage:
     def _pictures(self, ids: NDArray[np.integer], rng: np.random.Generator) -> Tensor:
         image = F.interpolate(draw_batch(self.data, ids, rng, None).image, (self.network.size,) * 2, mode="area")
         weight = torch.from_numpy(rng.uniform(0, 1, (len(ids), 1, 1, 1)).astype(np.float32))
-        blurred = soft(image, self.config.largest_blur).to(
-            image
-        )  # in half precision it is a half-precision convolution
+        blurred = soft(image, self.config.largest_blur).to(image)  # a convolution may be in half
         return torch.lerp(image, blurred, weight)
 
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:

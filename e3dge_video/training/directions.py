@@ -28,7 +28,8 @@ class DirectionRecipe:
         step: Share of the way from low to high that strength 1 goes.
         unit: What strength 1 means, in words.
         limits: Strengths within which the result looks right.
-        edit: Name of the heads' edit, if it is not the direction's.
+        plus: Other directions that belong to it, and how much of each is added. A generator draws fine changes weaker
+            than they are; this gives them back.
     """
 
     low: float
@@ -36,18 +37,19 @@ class DirectionRecipe:
     unit: str
     limits: tuple[float, float]
     step: float = 1.0
-    edit: str | None = None
+    plus: tuple[tuple[str, float], ...] = ()
 
 
 #: The starter's edits. Categories and movements go from none to full; age and gender from one side to the other.
 RECIPES: dict[str, DirectionRecipe] = {
-    "age": DirectionRecipe(-1, 1, "about 40 years older", (-1.0, 1.25), step=0.8),
+    "age": DirectionRecipe(-1, 1, "about 40 years older", (-1.0, 1.25), step=0.8, plus=(("wrinkles", 0.6),)),
     "gender": DirectionRecipe(-1, 1, "more feminine by a standard deviation", (-2.0, 2.0), step=0.5),
     "smile": DirectionRecipe(-1, 1, "from no smile to a broad one", (-1.0, 1.5)),
     "mouth_open": DirectionRecipe(-1, 1, "from closed to wide open", (-1.0, 1.2)),
     "eyes_closed": DirectionRecipe(-1, 1, "from open to closed eyes", (-1.0, 1.2)),
     "glasses": DirectionRecipe(-1, 1, "glasses put on", (-1.2, 1.3)),
     "beard": DirectionRecipe(-1, 1, "a full beard", (-1.2, 1.3)),
+    "wrinkles": DirectionRecipe(-1, 1, "from smooth to deeply wrinkled skin", (-1.0, 1.5)),
     "grey": DirectionRecipe(0, 1, "greyer hair", (-1.5, 1.5)),
     "surprise": DirectionRecipe(-1, 1, "raised brows, wide eyes, open mouth", (-0.5, 1.2)),
     "brow": DirectionRecipe(-1, 1, "brows raised", (-1.0, 1.0), step=0.5),
@@ -75,12 +77,17 @@ class DirectionConfig:
 def edit_directions(generator: Generator, config: DirectionConfig) -> tuple[dict[str, Tensor], dict[str, EditSpec]]:
     """Mean code differences of exact pairs; [L, W] per attribute, and how each may be used."""
     z = np.random.default_rng(config.seed).normal(size=(config.pairs, generator.z_dim)).astype(np.float32)
+
+    def change(name: str) -> Tensor:
+        recipe = RECIPES[name]
+        ends = [np.stack([edit(row, name, strength) for row in z]) for strength in (recipe.low, recipe.high)]
+        low, high = (generator.map(torch.from_numpy(end)) for end in ends)
+        return recipe.step * (high - low).mean(dim=0)
+
     directions, specs = {}, {}
     for name in config.edits:
         recipe = RECIPES[name]
-        ends = [np.stack([edit(row, recipe.edit or name, s) for row in z]) for s in (recipe.low, recipe.high)]
-        low, high = (generator.map(torch.from_numpy(end)) for end in ends)
-        directions[name] = recipe.step * (high - low).mean(dim=0)
+        directions[name] = change(name) + sum(share * change(other) for other, share in recipe.plus)
         specs[name] = EditSpec(recipe.unit, recipe.limits)
     return directions, specs
 
