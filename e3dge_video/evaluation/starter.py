@@ -35,6 +35,7 @@ OWN_ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "eyes_closed": ("eyes_closed",),
     "glasses": ("glasses",),
     "beard": ("beard", "moustache", "stubble"),
+    "wrinkles": ("wrinkles",),
     "grey": ("hair_grey", "hair_light"),
     "surprise": ("brow_up", "eyes_wide", "mouth_open"),
     "brow": ("brow_up", "brow_down"),
