@@ -90,10 +90,13 @@ class Change:
             are compared with their surroundings (0..2), outlines and depths (a tenth of a world unit is 1) as they are.
             [B, 1, S, S]
         tone: Change of colour, continued beyond the head: hair outside the predicted outline greys too. [B, 3, S, S]
+        shade: Share of its light that a place keeps where the edit darkens it, 0.5..1. A wrinkle takes a share of the
+            light, not an amount: what the person is brighter than the model darkens along. [B, 1, S, S]
     """
 
     replaced: Tensor
     tone: Tensor
+    shade: Tensor
 
     @classmethod
     def between(cls, before: Layer, after: Layer) -> Change:
@@ -107,7 +110,10 @@ class Change:
         depth = 10 * (after.depth - before.depth).abs() * both
         change = torch.maximum(color, torch.maximum(outline, depth))
         replaced = F.avg_pool2d(F.max_pool2d(change, 5, 1, 2), 5, 1, 2)
-        return cls(replaced, push_pull(difference, solid(both) * (1 - replaced).clamp(0, 1)))
+        tone = push_pull(difference, solid(both) * (1 - replaced).clamp(0, 1))
+        light = [layer.color.mean(dim=1, keepdim=True) / layer.alpha.clamp_min(0.5) for layer in (before, after)]
+        shade = ((light[1] + 0.02) / (light[0] + 0.02)).clamp(0.5, 1)
+        return cls(replaced, tone, torch.lerp(torch.ones_like(shade), shade, solid(both)))
 
 
 class ResidualLift:
@@ -166,7 +172,7 @@ class ResidualLift:
         uv, distance = project(unproject(target.depth, camera), lifted.camera)
         maps = [lifted.residual, lifted.confidence, lifted.depth, lifted.matte]
         if change is not None:
-            maps.append(torch.sigmoid(12 * (change.replaced / self.config.edit_threshold - 1)))
+            maps += [torch.sigmoid(12 * (change.replaced / self.config.edit_threshold - 1)), change.shade]
         read = sample_map(torch.cat(maps, dim=1), uv).view(len(uv), -1, size, size)
         behind = (distance.view(-1, 1, size, size) - read[:, 4:5]).abs() - self.config.depth_tolerance
         visible = torch.exp(-behind.clamp_min(0) / self.config.depth_softness)
@@ -176,6 +182,8 @@ class ResidualLift:
         weight = F.avg_pool2d(-F.max_pool2d(-weight, 3, 1, 1), 7, 1, 3, count_include_pad=False)
         residual = read[:, :3]
         added = torch.lerp(self.config.fill * push_pull(residual, weight), residual, weight)
+        if change is not None:
+            added = added * torch.lerp(torch.ones_like(weight), read[:, 7:8], weight)
         # Nothing can stand where the input camera saw background (visual hull).
         inside = ((uv > 0) & (uv < 1)).all(dim=-1).view(-1, 1, size, size)
         hull = torch.where(inside, read[:, 5:6], 1.0)

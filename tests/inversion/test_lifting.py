@@ -136,14 +136,28 @@ def test_hair_beyond_the_outline_takes_the_tone_of_the_edit():
     assert (shown[0][:, wall] - (2 * 0.1 - 1)).abs().max() < 0.02, "the background is not the head's"
 
 
+def test_a_wrinkle_takes_the_same_share_of_brighter_skin():
+    camera = Camera.orbit(0.0, 0.0)
+    coarse = ball(camera, textured=False)
+    model = float(coarse.color[..., 32, 32].mean())
+    image = (2 * 0.9 * coarse.alpha - 1).expand(-1, 3, -1, -1)
+    scene = ResidualLift().lift(image, coarse.alpha, coarse, camera, torch.zeros_like(coarse.alpha))
+    wrinkled = replace(coarse, color=coarse.color.clone())
+    wrinkled.color[..., 30:34, 20:44] *= 0.85
+    shown, _ = ResidualLift().render(scene, wrinkled, camera, Change.between(coarse, wrinkled))
+    assert model < 0.7
+    assert float((shown[..., 32, 32].mean() + 1) / 2) == pytest.approx(0.85 * 0.9, abs=0.03)
+    assert float((shown[..., 20, 32].mean() + 1) / 2) == pytest.approx(0.9, abs=0.02)
+
+
 def test_residual_steps_back_where_the_edit_changes_the_picture():
     camera = Camera.orbit(0.0, 0.0)
     target, none = ball(camera, textured=False), torch.zeros(1, 1, SIZE, SIZE)
     some = none.clone()
     some[..., 20:44, 20:44] = 1.5
-    tone = torch.zeros(1, 3, SIZE, SIZE)
-    image, _ = ResidualLift().render(lifted(camera), target, camera, Change(some, tone))
-    kept, _ = ResidualLift().render(lifted(camera), target, camera, Change(none, tone))
+    tone, shade = torch.zeros(1, 3, SIZE, SIZE), torch.ones(1, 1, SIZE, SIZE)
+    image, _ = ResidualLift().render(lifted(camera), target, camera, Change(some, tone, shade))
+    kept, _ = ResidualLift().render(lifted(camera), target, camera, Change(none, tone, shade))
     assert (kept - picture(camera)).abs()[0, :, 31:33, 31:33].mean() < 0.02
     assert (image - picture(camera)).abs()[0, :, 24:40, 24:40].max() > 0.1
 
