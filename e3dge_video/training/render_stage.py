@@ -93,15 +93,16 @@ class RenderStage:
         solid = (true_alpha > 0.98) & (depth > 0)
         depth_error = (sums.depth.unflatten(1, (side, side)) - depth).abs().clamp_max(0.2)
         image = self._upsample(features, latents)
-        margin = side // 8 * self.scale  # where a patch's border shows that it is none of the picture
-        inner = slice(margin, -margin)
-        image, truth = image[..., inner, inner], large[:, :3, inner, inner]
-        coarse_weight, weight = (1 + config.relief_weight * x for x in (small[:, 4:], large[:, 4:, inner, inner]))
+        coarse_weight, weight = (1 + config.relief_weight * x[:, 4:] for x in (small, large))
+        judged = torch.stack([p[4] for p in patches])
+        image_error = ((image - large[:, :3]).abs() * weight * judged).mean() / judged.mean()
+        margin = self._margin
+        image, truth = (x[:, :3, margin:-margin, margin:-margin] for x in (image, large))
         losses = {
             "color": config.color_weight * ((features[:, :3] - small[:, :3]).abs() * coarse_weight).mean(),
             "alpha": config.alpha_weight * (alpha - true_alpha).abs().mean(),
             "depth": config.depth_weight * depth_error[solid].mean() if solid.any() else depth_error.sum() * 0,
-            "image": config.image_weight * ((image - truth).abs() * weight).mean(),
+            "image": config.image_weight * image_error,
             "edges": config.edge_weight * sum(_differences(image, truth, dim) for dim in (2, 3)),
             "contrast": config.contrast_weight
             * sum((_contrast(image, dim) - _contrast(truth, dim)).abs().mean() for dim in (2, 3)),
@@ -110,6 +111,11 @@ class RenderStage:
             error = change_error(generator, self.pairs, config.pairs_per_step, config.pair_points, rng)
             losses["pairs"] = config.pair_weight * error
         return losses
+
+    @property
+    def _margin(self) -> int:
+        """How far inwards the border of a patch shows that it is none of the picture, pixels."""
+        return self.config.patch // 8 * self.scale
 
     def _upsample(self, features: Tensor, latents: Tensor) -> Tensor:
         """Super-resolution of a patch, at the scale at which the whole picture would be treated."""
@@ -121,8 +127,9 @@ class RenderStage:
             features = resize_bilinear(features, size, antialias=module.config.antialias)
         return module.refine(features[:, :3], features, latents)
 
-    def _patch(self, identity: int, rng: np.random.Generator) -> tuple[Rays, Tensor, Tensor, Tensor]:
-        """Rays [1, P², 3], truth at ray resolution [5, P, P], at full resolution [5, sP, sP], depth [P, P].
+    def _patch(self, identity: int, rng: np.random.Generator) -> tuple[Rays, Tensor, Tensor, Tensor, Tensor]:
+        """Rays [1, P², 3], truth at ray resolution [5, P, P], at full resolution [5, sP, sP], depth [P, P], and where
+        the full picture is judged, 0 or 1 [1, sP, sP].
 
         The truth is RGB in [-1, 1], premultiplied, alpha and the skin's relief.
         """
@@ -143,7 +150,18 @@ class RenderStage:
             torch.from_numpy(small.transpose(2, 0, 1).copy()),
             torch.from_numpy(large.transpose(2, 0, 1).copy()),
             torch.from_numpy(depth),
+            self._judged(row, column),
         )
+
+    def _judged(self, row: int, column: int) -> Tensor:
+        """All of a patch but its margins; where it ends with the picture, its border is the picture's. [1, sP, sP]"""
+        last, size = self.resolution - self.config.patch, self.config.patch * self.scale
+        judged = torch.zeros(1, size, size)
+        rows, columns = (
+            slice(self._margin * (start > 0), size - self._margin * (start < last)) for start in (row, column)
+        )
+        judged[:, rows, columns] = 1
+        return judged
 
     def _corner(self, label: NDArray[np.uint8], alpha: NDArray[np.uint8], rng: np.random.Generator) -> tuple[int, int]:
         """Upper left ray of a patch that holds a random pixel of the face or the head."""

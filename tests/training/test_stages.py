@@ -185,6 +185,17 @@ def test_render_stage_learns_and_keeps_the_mapping(tiny_views):
     assert np.isfinite(figures["psnr_final"])
 
 
+def test_patches_are_judged_up_to_the_border_of_the_picture(tiny_views):
+    """Super-resolution must learn what to do at the picture's border, and not be blamed for a patch's own."""
+    stage = RenderStage(generator(), tiny_views, RenderConfig(held_out=3, patch=8))
+    size, last = 8 * stage.scale, stage.resolution - 8
+    margin = stage.scale
+    judged = {corner: stage._judged(*corner)[0] for corner in ((0, 0), (last, last), (last // 2, last // 2))}
+    assert judged[0, 0][:-margin, :-margin].all() and judged[0, 0].sum() == (size - margin) ** 2
+    assert judged[last, last][margin:, margin:].all() and judged[last, last].sum() == (size - margin) ** 2
+    assert judged[last // 2, last // 2].sum() == (size - 2 * margin) ** 2
+
+
 def test_face_points_stage_beats_the_mean_head(tiny_views):
     net = generator()
     points = FacePoints(net.latent_shape[1])
