@@ -180,7 +180,7 @@ class Inverter(nn.Module):
 
     def _layer(self, planes: Planes, latents: Tensor, camera: Camera) -> Layer:
         rendered = self.generator.render(planes, camera, resolution=self.neural_resolution)
-        color = (self.generator.upsample(rendered, latents) + 1) / 2
+        color = _continued_to_border((self.generator.upsample(rendered, latents) + 1) / 2)
         size = color.shape[-1]
         alpha = _enlarged(rendered.alpha, size)
         # Empty rays have no depth of their own: they must not pull the outline's depth away from the head.
@@ -188,6 +188,12 @@ class Inverter(nn.Module):
         far = _enlarged(rendered.depth, size)
         depth = torch.where(alpha > 0.02, weighted / alpha.clamp_min(0.02), far)
         return Layer(clean_rim(color, alpha), alpha, depth)
+
+
+def _continued_to_border(color: Tensor) -> Tensor:
+    """The outermost pixels, where a super-resolution sees the zeros around its input, replaced by those beside them."""
+    width = color.shape[-1] // 48
+    return F.pad(color[..., width:-width, width:-width], (width,) * 4, mode="replicate") if width else color
 
 
 def _enlarged(values: Tensor, size: int) -> Tensor:

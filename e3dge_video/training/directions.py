@@ -42,7 +42,7 @@ class DirectionRecipe:
 
 #: The starter's edits. Categories and movements go from none to full; age and gender from one side to the other.
 RECIPES: dict[str, DirectionRecipe] = {
-    "age": DirectionRecipe(-1, 1, "about 40 years older", (-1.0, 1.25), step=0.8, plus=(("wrinkles", 0.6),)),
+    "age": DirectionRecipe(-1, 1, "about 40 years older", (-1.0, 1.25), step=0.8, plus=(("wrinkles", 1.4),)),
     "gender": DirectionRecipe(-1, 1, "more feminine by a standard deviation", (-2.0, 2.0), step=0.5),
     "smile": DirectionRecipe(-1, 1, "from no smile to a broad one", (-1.0, 1.5)),
     "mouth_open": DirectionRecipe(-1, 1, "from closed to wide open", (-1.0, 1.2)),

@@ -13,6 +13,7 @@ from e3dge_video.config.backbones import GeneratorConfig
 from e3dge_video.errors import ModelError
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.face_template import MEAN_68
+from e3dge_video.inversion.inverter import _continued_to_border
 from e3dge_video.inversion.load import load_settler
 from e3dge_video.weights.bundle import read_bundle, write_bundle
 from tests.support.tiny_model import GENERATOR, STYLESDF, write_tiny_bundle
@@ -68,3 +69,12 @@ def test_parts_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
     write_bundle(tmp_path, bundle.spec, bundle.tensors)
     with pytest.raises(ModelError, match=r"has no edits.safetensors"):
         e3dge_video.load_inverter(str(tmp_path))
+
+
+def test_the_border_continues_what_lies_inside() -> None:
+    color = torch.rand(1, 3, 96, 96)
+    settled = _continued_to_border(color)
+    torch.testing.assert_close(settled[..., 2:-2, 2:-2], color[..., 2:-2, 2:-2], rtol=0, atol=0)
+    torch.testing.assert_close(settled[..., 0, 2:-2], color[..., 2, 2:-2], rtol=0, atol=0)
+    tiny = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(_continued_to_border(tiny), tiny, rtol=0, atol=0)
