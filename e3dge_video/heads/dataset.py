@@ -275,7 +275,7 @@ def _write_shard(folder: Path, config: HeadDatasetConfig, index: int) -> None:
 def _write_meta(folder: Path, config: HeadDatasetConfig) -> None:
     meta = {
         "format": FORMAT_VERSION,
-        "config": asdict(config) | {"maps": list(config.maps), "edits": list(config.edits)},
+        "config": asdict(config),
         "z_dim": Z_DIM,
         "layout": {group: [part.start, part.stop] for group, part in LAYOUT.items()},
         "groups": {group: list(names) for group, names in GROUPS.items()},

@@ -33,7 +33,8 @@ class Verification:
 
 
 def verify_bundle(name: str) -> Verification:
-    """Compare every file of a bundle with its SHA-256, load its networks strictly and render the check image.
+    """Compare every file of a bundle with its SHA-256, load its generator strictly (with E3DGE's encoders, if it
+    has them) and render the check image.
 
     Args:
         name: Name or folder of the bundle.

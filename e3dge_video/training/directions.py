@@ -7,6 +7,7 @@ difference of the codes of many such pairs: no classifier, no labels.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
@@ -78,6 +79,7 @@ def edit_directions(generator: Generator, config: DirectionConfig) -> tuple[dict
     """Mean code differences of exact pairs; [L, W] per attribute, and how each may be used."""
     z = np.random.default_rng(config.seed).normal(size=(config.pairs, generator.z_dim)).astype(np.float32)
 
+    @cache
     def change(name: str) -> Tensor:
         recipe = RECIPES[name]
         ends = [np.stack([edit(row, name, strength) for row in z]) for strength in (recipe.low, recipe.high)]

@@ -136,8 +136,9 @@ class PointStage:
             on = depth + rng.normal(0.006, 0.006, count)
             surface.append(origin + rays * np.where(hit, on, far)[:, None])
             color.append(rgba[:, :3].astype(np.float32) / 127.5 - 1)
-            relief = self.data.relief(record).reshape(-1)[pixels]
-            importance.append(hit * (1 + np.float32(config.relief_weight) * relief))
+            importance.append(hit.astype(np.float32))
+            if config.relief_weight:
+                importance[-1] *= 1 + np.float32(config.relief_weight) * self.data.relief(record).reshape(-1)[pixels]
             # Empty space: half of the points anywhere before the surface, half close to it, where it matters.
             for k in range(config.free):
                 spread = rng.random(count)

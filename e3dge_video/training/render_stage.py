@@ -140,7 +140,8 @@ class RenderStage:
         number = torch.arange(n * n).view(n, n)[row : row + side, column : column + side].reshape(-1)
         alpha = record.rgba[..., 3:].astype(np.float32) / 255
         premultiplied = 2 * alpha * (record.rgba[..., :3].astype(np.float32) / 255) - 1
-        truth = np.concatenate([premultiplied, alpha, self.data.relief(record)[..., None]], axis=2)
+        relief = self.data.relief(record)[..., None] if self.config.relief_weight else np.zeros_like(alpha)
+        truth = np.concatenate([premultiplied, alpha, relief], axis=2)
         large = truth[scale * row : scale * (row + side), scale * column : scale * (column + side)]
         small = cv2.resize(large, (side, side), interpolation=cv2.INTER_AREA)
         middle = slice(scale // 2, None, scale)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from e3dge_video.config.generators import (
     BackboneConfig,
@@ -26,6 +25,7 @@ from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.models.reference import PlainEG3D, PlainStyleSDF
 from e3dge_video.models.rendering.sampling import RayDraws
+from tests.support.generators import latents_of, orbit
 
 #: Wide enough at the end for the convolutions with fewer multiplications.
 CONFIG = EG3DConfig(
@@ -55,14 +55,6 @@ def make(config: EG3DConfig = CONFIG) -> EG3D:
     return generator
 
 
-def latents_of(generator: EG3D | StyleSDF, count: int) -> Tensor:
-    return generator.map(torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(1))).detach()
-
-
-def cameras(count: int) -> Camera:
-    return Camera.orbit(torch.linspace(-0.4, 0.4, count), torch.linspace(0.1, -0.1, count))
-
-
 @pytest.mark.parametrize("axes", ["released", "corrected"])
 @pytest.mark.parametrize("near_far", [(2.25, 3.3), "auto"])
 @pytest.mark.parametrize("white_back", [False, True])
@@ -75,8 +67,8 @@ def test_rendering(axes: PlaneAxes, near_far: Any, white_back: bool) -> None:
         with torch.no_grad():
             planes = generator.planes(latents_of(generator, heads))
             draws = RayDraws.random((max(heads, views), 144), 8, 6, random=torch.Generator().manual_seed(2))
-            fast = generator.render(planes, cameras(views), draws=draws, block=50)
-            slow = plain.render(planes, cameras(views), draws=draws)
+            fast = generator.render(planes, orbit(views), draws=draws, block=50)
+            slow = plain.render(planes, orbit(views), draws=draws)
         assert float(slow.alpha.min()) < 0.5 < float(slow.alpha.max())
         for name in ("rgb", "features", "depth", "alpha"):
             torch.testing.assert_close(getattr(fast, name), getattr(slow, name), **CLOSE)
@@ -85,7 +77,7 @@ def test_rendering(axes: PlaneAxes, near_far: Any, white_back: bool) -> None:
 def test_rendering_with_one_pass() -> None:
     generator = make(dataclasses.replace(CONFIG, rays=RaySamplingConfig(coarse=12, fine=0)))
     planes = generator.planes(latents_of(generator, 1)).detach()
-    fast, slow = generator.render(planes, cameras(2)), PlainEG3D(generator).render(planes, cameras(2))
+    fast, slow = generator.render(planes, orbit(2)), PlainEG3D(generator).render(planes, orbit(2))
     for name in ("features", "depth", "alpha"):
         torch.testing.assert_close(getattr(fast, name), getattr(slow, name), **CLOSE)
 
@@ -101,7 +93,7 @@ def test_networks(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         planes = plain.planes(latents)
         torch.testing.assert_close(generator.planes(latents).values, planes.values, **CLOSE)
-        rendered = plain.render(planes, cameras(heads))
+        rendered = plain.render(planes, orbit(heads))
         torch.testing.assert_close(generator.upsample(rendered, latents), plain.upsample(rendered, latents), **CLOSE)
     assert convolutions == [16, 32]  # the last layer of the backbone, the second of the super-resolution
 
@@ -112,7 +104,7 @@ def test_upsampling_in_half_precision(dtype: torch.dtype, close: float) -> None:
     generator = make()
     latents = latents_of(generator, 2)
     with torch.no_grad():
-        rendered = generator.render(generator.planes(latents), cameras(2))
+        rendered = generator.render(generator.planes(latents), orbit(2))
         half, full = generator.upsample(rendered, latents, dtype=dtype), generator.upsample(rendered, latents)
     error = float((half - full).norm() / full.norm())
     assert half.dtype == torch.float32
@@ -123,7 +115,7 @@ def test_one_code_enlarges_all_its_views() -> None:
     generator = make()
     latents = latents_of(generator, 1)
     with torch.no_grad():
-        rendered = generator.render(generator.planes(latents), cameras(3))
+        rendered = generator.render(generator.planes(latents), orbit(3))
         expected = PlainEG3D(generator).upsample(rendered, latents)
         torch.testing.assert_close(generator.upsample(rendered, latents), expected, **CLOSE)
 
@@ -135,7 +127,7 @@ def test_gradients() -> None:
     gradients = []
     for model in (generator, PlainEG3D(generator)):
         latents = latents_of(generator, 2).requires_grad_()
-        label = cameras(2).to_eg3d().requires_grad_()
+        label = orbit(2).to_eg3d().requires_grad_()
         image = model.synthesize(latents, Camera.from_eg3d(label))
         loss = (image * torch.randn(image.shape, generator=torch.Generator().manual_seed(3))).sum()
         gradients.append(torch.autograd.grad(loss, [latents, label, *parameters]))

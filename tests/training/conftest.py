@@ -8,15 +8,23 @@ HELD_OUT = 3
 
 
 @pytest.fixture(scope="session")
-def tiny_heads(tmp_path_factory):
-    """A data set of ten heads, two views of 64 px each."""
+def render_heads(tmp_path_factory):
+    """Renders a small data set of two views of 64 px each."""
     if importlib.util.find_spec("anny") is None:
         pytest.skip("procedural heads need the extra [heads]")
     from e3dge_video.heads.dataset import write_dataset
 
-    folder = tmp_path_factory.mktemp("heads") / "tiny"
-    write_dataset(folder, 10, views=2, size=64, seed=5, workers=1, progress=False)
-    return folder
+    def render(count, **options):
+        folder = tmp_path_factory.mktemp("heads") / "tiny"
+        return write_dataset(folder, count, views=2, size=64, workers=1, progress=False, **options)
+
+    return render
+
+
+@pytest.fixture(scope="session")
+def tiny_heads(render_heads):
+    """Ten heads."""
+    return render_heads(10, seed=5)
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +33,6 @@ def tiny_views(tiny_heads):
 
 
 @pytest.fixture(scope="session")
-def tiny_pairs(tmp_path_factory):
-    """A data set of eight heads, each followed by its wrinkled copy."""
-    if importlib.util.find_spec("anny") is None:
-        pytest.skip("procedural heads need the extra [heads]")
-    from e3dge_video.heads.dataset import write_dataset
-
-    folder = tmp_path_factory.mktemp("heads") / "pairs"
-    write_dataset(folder, 8, views=2, size=64, seed=6, workers=1, edit_share=1.0, edits=("wrinkles",), progress=False)
-    return folder
+def tiny_pairs(render_heads):
+    """Eight heads, each followed by its wrinkled copy."""
+    return render_heads(8, seed=6, edit_share=1.0, edits=("wrinkles",))

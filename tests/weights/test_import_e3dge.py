@@ -37,6 +37,7 @@ from e3dge_video.weights.importing import import_model
 from e3dge_video.weights.public_files import PublicFile
 from tests.support import stylesdf_checkpoint
 from tests.support.e3dge_checkpoint import runner, write_generator, write_renderer
+from tests.support.refusals import refusal
 
 Checkpoint = dict[str, Any]
 Command = Callable[..., tuple[int, str, str]]
@@ -89,16 +90,6 @@ def command(capsys: pytest.CaptureFixture[str]) -> Command:
         return int(end.value.code or 0), out, err
 
     return run
-
-
-def refusal(cache_folder: Path, *files: Path) -> str:
-    """The one line with which an import is refused; it leaves nothing behind."""
-    with pytest.raises(ModelError) as caught:
-        import_model(files, "new")
-    assert not cache_folder.exists()
-    line = str(caught.value)
-    assert "\n" not in line and len(line) < 600
-    return line
 
 
 def converted(files: list[Path]) -> HybridInverter:

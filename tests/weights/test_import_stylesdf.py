@@ -15,7 +15,6 @@ from torch import Tensor
 
 import e3dge_video
 from e3dge_video.config.stylesdf import AFHQ_512, FFHQ_1024
-from e3dge_video.errors import ModelError
 from e3dge_video.inversion.verify import verify_bundle
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.weights import public_files
@@ -23,6 +22,7 @@ from e3dge_video.weights.bundle import read_bundle
 from e3dge_video.weights.convert_stylesdf import stylesdf_config, stylesdf_to_native
 from e3dge_video.weights.importing import import_model
 from e3dge_video.weights.public_files import PublicFile
+from tests.support.refusals import refusal
 from tests.support.stylesdf_checkpoint import foreign_renderer, foreign_state, official_file
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "stylesdf" / "data"
@@ -33,16 +33,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("E3DGE_CACHE", str(tmp_path / "cache"))
     torch.manual_seed(0)
     return tmp_path / "cache" / "models"
-
-
-def refusal(cache: Path, *files: Path) -> str:
-    """The one line with which an import is refused; it leaves nothing behind."""
-    with pytest.raises(ModelError) as caught:
-        import_model(files, "new")
-    assert not cache.exists()
-    line = str(caught.value)
-    assert "\n" not in line and len(line) < 600
-    return line
 
 
 def boundaries(folder: Path, **widths: int) -> Path:

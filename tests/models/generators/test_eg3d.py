@@ -26,6 +26,7 @@ from e3dge_video.geometry.rays import Rays, camera_rays
 from e3dge_video.models.generators.base import Generator, Planes
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.generators.eg3d.triplane import PLANE_AXES, PointDecoder, TriPlaneField
+from tests.support.generators import latents_of, orbit
 
 TINY = EG3DConfig(
     z_dim=16,
@@ -51,14 +52,6 @@ def make(seed: int = 0, **changes: Any) -> EG3D:
     return generator
 
 
-def cameras(count: int) -> Camera:
-    return Camera.orbit(torch.linspace(-0.4, 0.4, count), torch.linspace(0.1, -0.1, count))
-
-
-def latents_of(generator: EG3D, count: int) -> Tensor:
-    return generator.map(torch.randn(count, 16, generator=torch.Generator().manual_seed(1))).detach()
-
-
 def test_it_fits_the_protocol_and_its_shapes() -> None:
     generator: Generator = make()
     latents = generator.map(torch.randn(2, 16))
@@ -67,7 +60,7 @@ def test_it_fits_the_protocol_and_its_shapes() -> None:
     assert planes.values.shape == (2, 3, 6, 16, 16) and len(planes) == 2
     seen = generator.sample(planes, torch.zeros(2, 7, 3))
     assert seen.density.shape == (2, 7, 1) and seen.features.shape == (2, 7, 5)
-    rendered = generator.render(planes, cameras(2), resolution=9)
+    rendered = generator.render(planes, orbit(2), resolution=9)
     assert rendered.rgb.shape == (2, 3, 9, 9) and rendered.features.shape == (2, 5, 9, 9)
     assert rendered.depth.shape == rendered.alpha.shape == (2, 1, 9, 9)
     assert torch.equal(rendered.rgb, rendered.features[:, :3])
@@ -77,14 +70,14 @@ def test_it_fits_the_protocol_and_its_shapes() -> None:
 
 def test_synthesize_is_its_steps() -> None:
     generator = make()
-    latents, camera = latents_of(generator, 2), cameras(2)
+    latents, camera = latents_of(generator, 2), orbit(2)
     steps = generator.upsample(generator.render(generator.planes(latents), camera), latents)
     assert torch.equal(generator.synthesize(latents, camera), steps)
 
 
 def test_rows_and_columns_of_the_rendering_are_those_of_the_rays() -> None:
     generator = make()
-    planes, camera = generator.planes(latents_of(generator, 1)), cameras(1)
+    planes, camera = generator.planes(latents_of(generator, 1)), orbit(1)
     rendered = generator.render(planes, camera, resolution=5)
     sums = generator.render_rays(planes, camera_rays(camera, 5))
     for row, column in itertools.product(range(5), range(5)):
@@ -96,7 +89,7 @@ def test_rows_and_columns_of_the_rendering_are_those_of_the_rays() -> None:
 @pytest.mark.parametrize("block", [3, 40])
 def test_block_size_does_not_matter(block: int) -> None:
     generator = make()
-    planes, camera = generator.planes(latents_of(generator, 2)), cameras(2)
+    planes, camera = generator.planes(latents_of(generator, 2)), orbit(2)
     random = torch.Generator()
     whole = generator.render(planes, camera, random=random.manual_seed(3))
     parts = generator.render(planes, camera, random=random.manual_seed(3), block=block)
@@ -106,7 +99,7 @@ def test_block_size_does_not_matter(block: int) -> None:
 
 def test_heads_of_a_batch_do_not_mix() -> None:
     generator = make()
-    latents, camera = latents_of(generator, 3), cameras(3)
+    latents, camera = latents_of(generator, 3), orbit(3)
     together = generator.synthesize(latents, camera)
     alone = torch.cat([generator.synthesize(latents[i : i + 1], camera[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(together, alone, **CLOSE)
@@ -114,7 +107,7 @@ def test_heads_of_a_batch_do_not_mix() -> None:
 
 def test_planes_of_one_head_serve_many_views() -> None:
     generator = make()
-    latents, camera = latents_of(generator, 1), cameras(4)
+    latents, camera = latents_of(generator, 1), orbit(4)
     planes = generator.planes(latents)
     together = generator.render(planes, camera)
     for i in range(4):
@@ -134,12 +127,12 @@ def test_planes_of_one_head_serve_many_views() -> None:
 
 def test_one_camera_serves_many_heads() -> None:
     generator = make()
-    planes, camera = generator.planes(latents_of(generator, 3)), cameras(1)
+    planes, camera = generator.planes(latents_of(generator, 3)), orbit(1)
     together = generator.render(planes, camera)
     alone = [generator.render(planes[i : i + 1], camera).features for i in range(3)]
     torch.testing.assert_close(together.features, torch.cat(alone), **CLOSE)
     with pytest.raises(ValueError, match="3 heads and 2 cameras"):
-        generator.render(planes, cameras(2))
+        generator.render(planes, orbit(2))
 
 
 def test_one_head_may_be_sampled_at_a_batch_of_points() -> None:
@@ -188,7 +181,7 @@ def test_only_corrected_axes_tell_y_and_z_apart() -> None:
 
 def test_evaluation_repeats_itself_and_training_does_not() -> None:
     generator = make()
-    planes, camera = generator.planes(latents_of(generator, 1)), cameras(1)
+    planes, camera = generator.planes(latents_of(generator, 1)), orbit(1)
     assert torch.equal(generator.render(planes, camera).features, generator.render(planes, camera).features)
     generator.train()
     assert not torch.equal(generator.render(planes, camera).features, generator.render(planes, camera).features)
@@ -209,7 +202,7 @@ def test_noise_of_the_planes() -> None:
 def test_gradients_reach_codes_planes_camera_and_weights() -> None:
     generator = make()
     latents = latents_of(generator, 2).requires_grad_()
-    label = cameras(2).to_eg3d().requires_grad_()
+    label = orbit(2).to_eg3d().requires_grad_()
     planes = generator.planes(latents)
     planes.values.retain_grad()
     rendered = generator.render(planes, Camera.from_eg3d(label))
@@ -236,19 +229,19 @@ def test_gradient_of_a_point_sample_is_right() -> None:
 def test_rays_of_the_callers_choice() -> None:
     generator = make()
     planes = generator.planes(latents_of(generator, 2))
-    all_rays = camera_rays(cameras(2), 8)
+    all_rays = camera_rays(orbit(2), 8)
     some = torch.tensor([3, 17, 40])
     picked = generator.render_rays(planes, Rays(all_rays.origins[:, some], all_rays.directions[:, some]))
     torch.testing.assert_close(picked.features, generator.render_rays(planes, all_rays).features[:, some], **CLOSE)
 
 
 def test_mapping_depends_on_the_camera_only_if_configured() -> None:
-    z, left, right = torch.randn(2, 16), cameras(2), Camera.orbit(torch.tensor([0.5, 0.6]), 0.0)
+    z, left, right = torch.randn(2, 16), orbit(2), Camera.orbit(torch.tensor([0.5, 0.6]), 0.0)
     conditioned = make()
     assert not torch.allclose(conditioned.map(z, left), conditioned.map(z, right))
     torch.testing.assert_close(conditioned.map(z), conditioned.map(z, conditioned.frontal_camera()))
     with pytest.raises(ConfigError, match="2 codes z need as many cameras, or one; got 3"):
-        conditioned.map(z, cameras(3))
+        conditioned.map(z, orbit(3))
     zeroed = make(mapping=MappingConfig(camera="zeroed"))
     assert torch.equal(zeroed.map(z, left), zeroed.map(z, right))
     free = make(mapping=MappingConfig(camera="none"))
@@ -267,7 +260,7 @@ def test_truncation_goes_to_the_mean() -> None:
 
 def test_without_super_resolution_the_rendering_is_the_image() -> None:
     generator = make(superresolution=SuperResolutionConfig(kind="none"))
-    latents, camera = latents_of(generator, 1), cameras(1)
+    latents, camera = latents_of(generator, 1), orbit(1)
     rendered = generator.render(generator.planes(latents), camera)
     assert torch.equal(generator.upsample(rendered, latents), rendered.rgb)
 
@@ -276,14 +269,14 @@ def test_without_super_resolution_the_rendering_is_the_image() -> None:
 def test_every_kind_of_super_resolution(kind: Any, size: int) -> None:
     generator = make(superresolution=SuperResolutionConfig(kind=kind, input_resolution=8, channels=(8, 4)))
     assert generator.config.image_resolution == size
-    assert generator.synthesize(latents_of(generator, 2), cameras(2)).shape == (2, 3, size, size)
+    assert generator.synthesize(latents_of(generator, 2), orbit(2)).shape == (2, 3, size, size)
 
 
 def test_white_background() -> None:
     generator = make(volume=VolumeConfig(white_back=True))
     with torch.no_grad():
         generator.decoder.output.bias[0] = -1e4
-    rendered = generator.render(generator.planes(latents_of(generator, 1)), cameras(1))
+    rendered = generator.render(generator.planes(latents_of(generator, 1)), orbit(1))
     assert torch.equal(rendered.rgb, torch.ones_like(rendered.rgb))
     assert torch.equal(rendered.alpha, torch.zeros_like(rendered.alpha))
 
@@ -291,6 +284,6 @@ def test_white_background() -> None:
 def test_state_fits_a_second_generator_exactly() -> None:
     first, second = make(seed=0), make(seed=1)
     second.load_state_dict(first.state_dict())
-    latents, camera = latents_of(first, 1), cameras(1)
+    latents, camera = latents_of(first, 1), orbit(1)
     assert torch.equal(first.synthesize(latents, camera), second.synthesize(latents, camera))
     assert not any(name.endswith("taps") for name in first.state_dict())

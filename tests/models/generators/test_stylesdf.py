@@ -18,6 +18,7 @@ from e3dge_video.models.generators.base import FeatureModulation
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.models.rendering.compositing import sdf_extinction
 from e3dge_video.models.rendering.sampling import RayDraws
+from tests.support.generators import latents_of
 
 TINY = StyleSDFConfig(
     resolution=8,
@@ -40,10 +41,6 @@ def make(**changes: Any) -> StyleSDF:
 
 def cameras(count: int) -> Camera:
     return Camera.from_stylesdf(torch.stack([torch.linspace(-0.4, 0.4, count), torch.linspace(0.1, -0.1, count)], 1))
-
-
-def latents_of(generator: StyleSDF, count: int) -> Tensor:
-    return generator.map(torch.randn(count, 12, generator=torch.Generator().manual_seed(1))).detach()
 
 
 def test_a_code_holds_both_widths() -> None:
