@@ -44,6 +44,30 @@ class GlobalEncoderConfig:
 
 
 @dataclass(frozen=True)
+class LocalBranchConfig:
+    """E1, E_ADA, fusion and FiLM head (§4.2, §4.3). Defaults are the released sizes, for pictures of 256 px."""
+
+    #: Where local features come from: "projected": E1 on the reference view's residual, read by projecting points into
+    #: that view (3D); "aligned": E1 on the residual that E_ADA realigned to the target view (2D); "hybrid": both, fused
+    #: (Eq. 10).
+    mode: Literal["projected", "aligned", "hybrid"] = "hybrid"
+    stem_norm: Literal["instance", "batch"] = "instance"
+    stem_width: int = 32  # of each of E1's two stems
+    base_width: int = 64  # of the hourglass filter's first convolution
+    channels: int = 256  # of F_L
+    stacks: int = 4  # hourglasses
+    depth: int = 2  # of each hourglass
+    aligner_widths: tuple[int, ...] = (16, 32, 48, 64)  # E_ADA's, from full size down
+    #: "residual": one residual MLP; "deep": two, by way of 128 channels; "linear": one linear layer.
+    film_head: Literal["residual", "deep", "linear"] = "residual"
+    #: World coordinates are multiplied by this before their positional encoding; EG3D's box becomes [-1, 1]³ so.
+    coordinate_scale: float = 1.0
+    #: Which points of the target view count as seen in the reference view: all that project inside it, or those of them
+    #: that no other part of the head hides there (depth test).
+    visibility: Literal["in_image", "depth"] = "in_image"
+
+
+@dataclass(frozen=True)
 class HybridEncodersConfig:
     """The released encoders for StyleSDF. Defaults are E3DGE_Full_Runner for FFHQ at 1024 px."""
 
@@ -55,6 +79,12 @@ class HybridEncodersConfig:
     local: Literal["none", "aligned", "hybrid"] = "hybrid"
     stem_norm: Literal["instance", "batch"] = "instance"  # of E1's stems
     film_head: Literal["residual", "linear"] = "residual"
+
+    def branch(self) -> LocalBranchConfig | None:
+        """Sizes of the local branch, if there is one."""
+        if self.local == "none":
+            return None
+        return LocalBranchConfig(self.local, stem_norm=self.stem_norm, film_head=self.film_head)
 
 
 @dataclass(frozen=True)

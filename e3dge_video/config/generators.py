@@ -113,10 +113,13 @@ class RaySamplingConfig:
         3.3,
     )  # world units along the ray; "auto": where it meets the box
     disparity: bool = False  # coarse samples evenly spaced in 1 / depth
+    #: Samples of each ray, the heaviest, that local detail acts on; the others weigh next to nothing on a head.
+    detail: int = 24
 
     def __post_init__(self) -> None:
         if self.coarse < 4:
             raise ConfigError(f"rays.coarse must be at least 4, got {self.coarse}")
+        _positive("rays.detail", self.detail)
         if self.fine < 0:
             raise ConfigError(f"rays.fine must be 0 or more, got {self.fine}")
         if self.near_far == "auto":

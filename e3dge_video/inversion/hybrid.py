@@ -1,6 +1,6 @@
 """Single-image inversion with StyleSDF as E3DGE was released: global codes, local detail aligned both ways.
 
-E3DGE, section 4 and Fig. 3. Letters: B batch, R pixels of the volume rendering, M points of a view's rays.
+E3DGE, section 4 and Fig. 3. Letters: B batch, R pixels of the volume rendering.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.geometry.projection import axial_depth, in_image, project, sample_map
+from e3dge_video.geometry.projection import axial_depth
+from e3dge_video.inversion.detail import (
+    LocalDetail,
+    SourceDetail,
+    View,
+    detail_toward,
+    encode_source,
+    realigned,
+)
 from e3dge_video.models.discriminators import ViewpointDiscriminator
-from e3dge_video.models.encoders.hybrid import HybridEncoders, LocalBranch
+from e3dge_video.models.encoders.hybrid import HybridEncoders
 from e3dge_video.models.encoders.psp import INPUT_SIZE
-from e3dge_video.models.generators.base import FeatureModulation
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.models.generators.stylesdf.sdf_renderer import SurfaceRender
 
@@ -29,50 +36,14 @@ class HybridInversion:
         camera: Camera of each picture.
         coarse: The global reconstruction at that camera, Î0.
         residual: Δ = I − Î0 of the codes that the encoder gave. [B, 3, 256, 256]
-        local_features: F_L: what E1 makes of Δ, for edited codes of Δ realigned to them. [B, 256, 64, 64]; None
-            without a 3D-aligned branch
+        detail: What E1 makes of Δ, for edited codes of Δ realigned to them; None without a local branch.
     """
 
     latents: Tensor
     camera: Camera
     coarse: SurfaceRender
     residual: Tensor
-    local_features: Tensor | None
-
-
-@dataclass(frozen=True)
-class LocalDetail:
-    """What the pictures' residual does to the generator's features at any point, for one target view.
-
-    Attributes:
-        branch: The networks.
-        source: Cameras of the pictures.
-        target: Cameras of the view.
-        local_features: F_L, read where a point appears in the picture. [B, 256, 64, 64]
-        aligned_features: F_ADA, read where it appears in the target view. [B, 256, 64, 64]
-        visible: 1 where the target view's surface lies inside the picture, else 0. [B, 1, R, R]
-    """
-
-    branch: LocalBranch
-    source: Camera
-    target: Camera
-    local_features: Tensor | None
-    aligned_features: Tensor
-    visible: Tensor
-
-    def features(self, points: Tensor) -> Tensor:
-        """Local features of world points [B, M, 3]: 3D- and 2D-aligned ones, fused (Eqs. 7 and 10). [B, M, 256]"""
-        target = project(points, self.target)[0]
-        aligned = sample_map(self.aligned_features, target).transpose(1, 2)
-        if self.branch.fusion is None or self.local_features is None:
-            return aligned
-        local = sample_map(self.local_features, project(points, self.source)[0]).transpose(1, 2)
-        visible = sample_map(self.visible, target, mode="nearest").transpose(1, 2)
-        return self.branch.fusion(local, aligned, visible)
-
-    def __call__(self, points: Tensor) -> FeatureModulation:
-        """World points [B, M, 3] → modulation of the features there (Eq. 9)."""
-        return self.branch.film_head(self.features(points), points)
+    detail: SourceDetail | None
 
 
 class HybridInverter(nn.Module):
@@ -110,7 +81,7 @@ class HybridInverter(nn.Module):
         coarse = self.generator.render(self.generator.planes(latents), camera)  # Î0 = G0(w, ξ)
         # Δ carries no gradient into the codes: E1 is trained on what E0 leaves.
         residual = (image - _enlarged(coarse.rgb)).detach()
-        return HybridInversion(latents, camera, coarse, residual, self._local_features(residual, coarse, camera))
+        return HybridInversion(latents, camera, coarse, residual, self._detail(residual, coarse, camera))
 
     def edit(self, inversion: HybridInversion, latents: Tensor) -> HybridInversion:
         """The same pictures with other codes: E_ADA moves the residual along with what the codes change.
@@ -119,15 +90,13 @@ class HybridInverter(nn.Module):
             latents: Edited W+ codes. [B, L, W]
         """
         coarse = self.generator.render(self.generator.planes(latents), inversion.camera)
-        features = None
-        if inversion.local_features is not None:
-            features = self._local_features(self.align(inversion.residual, coarse), coarse, inversion.camera)
-        return replace(inversion, latents=latents, coarse=coarse, local_features=features)
-
-    def align(self, residual: Tensor, target: SurfaceRender) -> Tensor:
-        """E_ADA: the residual as it would be of another global reconstruction. [B, 3, 256, 256]"""
-        assert self.encoders.local is not None
-        return self.encoders.local.aligner(residual, _enlarged(target.rgb))
+        detail, branch = None, self.encoders.local
+        if branch is not None:
+            moved = inversion.residual
+            if branch.config.mode == "hybrid":  # else F_L is not read, or there is nothing to realign with
+                moved = realigned(branch, moved, seen_from(coarse, inversion.camera))
+            detail = self._detail(moved, coarse, inversion.camera)
+        return replace(inversion, latents=latents, coarse=coarse, detail=detail)
 
     def detail(self, inversion: HybridInversion, target: SurfaceRender, camera: Camera) -> LocalDetail | None:
         """Local detail for a view; None of a model without a local branch.
@@ -136,13 +105,9 @@ class HybridInverter(nn.Module):
             target: The global reconstruction from there.
             camera: Of the view.
         """
-        branch = self.encoders.local
-        if branch is None:
+        if self.encoders.local is None or inversion.detail is None:
             return None
-        aligned = branch.encoder(self.align(inversion.residual, target), _enlarged(optical_depth(target, camera)))
-        seen = in_image(project(surface_points(target), inversion.camera)[0])
-        visible = seen.to(aligned.dtype).unflatten(1, target.xyz.shape[-2:])[:, None]
-        return LocalDetail(branch, inversion.camera, camera, inversion.local_features, aligned, visible)
+        return detail_toward(self.encoders.local, inversion.residual, inversion.detail, seen_from(target, camera))
 
     def render(self, inversion: HybridInversion, camera: Camera) -> SurfaceRender:
         """Volume rendering of the inverted heads with local detail; its geometry is that of the codes alone."""
@@ -155,12 +120,9 @@ class HybridInverter(nn.Module):
         """Pictures of the inverted heads from any camera. [B, 3, S, S], S pixels of the generator's image"""
         return self.generator.upsample(self.render(inversion, camera), inversion.latents)
 
-    def _local_features(self, residual: Tensor, coarse: SurfaceRender, camera: Camera) -> Tensor | None:
-        """F_L = E1(Δ, depth), if the model reads it."""
+    def _detail(self, residual: Tensor, coarse: SurfaceRender, camera: Camera) -> SourceDetail | None:
         branch = self.encoders.local
-        if branch is None or branch.fusion is None:
-            return None
-        return branch.encoder(residual, _enlarged(optical_depth(coarse, camera)))
+        return None if branch is None else encode_source(branch, residual, seen_from(coarse, camera))
 
 
 def surface_points(rendered: SurfaceRender) -> Tensor:
@@ -171,6 +133,12 @@ def surface_points(rendered: SurfaceRender) -> Tensor:
 def optical_depth(rendered: SurfaceRender, camera: Camera) -> Tensor:
     """Depth of the expected surface along the optical axis, world units, which the released E1 sees. [B, 1, R, R]"""
     return axial_depth(surface_points(rendered), camera).unflatten(1, rendered.xyz.shape[-2:])[:, None]
+
+
+def seen_from(rendered: SurfaceRender, camera: Camera) -> View:
+    """A global reconstruction as the released encoders see it."""
+    depth = _enlarged(optical_depth(rendered, camera))
+    return View(_enlarged(rendered.rgb), depth, surface_points(rendered), camera)
 
 
 def _enlarged(values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from e3dge_video.config.stylesdf import SirenConfig, StyleDecoderConfig, StyleSD
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.hybrid import HybridInversion, HybridInverter
 from e3dge_video.models.discriminators import ViewpointDiscriminator
-from e3dge_video.models.encoders.fusion import FilmHead
+from e3dge_video.models.encoders.fusion import ResidualFilmHead
 from e3dge_video.models.encoders.hybrid import HybridEncoders
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 
@@ -49,7 +49,7 @@ def inverted(local: Local) -> HybridInversion:
 
 def test_without_a_local_branch_the_global_reconstruction_is_all() -> None:
     model, inversion = inverter("none"), inverted("none")
-    assert inversion.local_features is None
+    assert inversion.detail is None
     plain = model.generator.render(model.generator.planes(inversion.latents), SIDE)
     assert torch.equal(model.render(inversion, SIDE).features, plain.features)
     assert model.synthesize(inversion, SIDE).shape == (1, 3, 16, 16)
@@ -69,14 +69,15 @@ def test_residual_and_codes() -> None:
 @pytest.mark.parametrize("local", ["aligned", "hybrid"])
 def test_detail_starts_as_nothing_and_changes_colours_only(local: Local) -> None:
     model, inversion = inverter(local), inverted(local)
-    assert (inversion.local_features is None) == (local == "aligned")
+    assert inversion.detail is not None
+    assert (inversion.detail.features is None) == (local == "aligned")
     planes = model.generator.planes(inversion.latents)
     plain = model.generator.render(planes, SIDE)
     detail = model.detail(inversion, plain, SIDE)
     assert detail is not None
     assert torch.equal(model.generator.render(planes, SIDE, modulation=detail).features, plain.features)
     head = detail.branch.film_head
-    assert isinstance(head, FilmHead)
+    assert isinstance(head, ResidualFilmHead)
     torch.manual_seed(2)
     torch.nn.init.normal_(head.mlp.shortcut.weight, std=0.1)  # something to say
     try:
@@ -92,5 +93,6 @@ def test_edits_realign_the_residual() -> None:
     edited = model.edit(inversion, inversion.latents + 0.3)
     assert torch.equal(edited.residual, inversion.residual)
     assert not torch.equal(edited.coarse.rgb, inversion.coarse.rgb)
-    assert edited.local_features is not None and inversion.local_features is not None
-    assert not torch.equal(edited.local_features, inversion.local_features)
+    assert edited.detail is not None and inversion.detail is not None
+    before, after = inversion.detail.features, edited.detail.features
+    assert before is not None and after is not None and not torch.equal(before, after)

@@ -66,39 +66,76 @@ class SFTFusion(nn.Module):
 
 
 class FilmHead(nn.Module):
-    """Local features ⊕ PE(x) → modulation of f_G, through one residual MLP (Eq. 9): the head of the released weights.
+    """Local features ⊕ PE(x) → modulation of f_G (Eq. 9): how, the subclasses say. Each starts as the identity.
 
-    Starts as the identity.
+    Args:
+        channels: Of the local features.
+        features: Of f_G.
+        scale: World coordinates are multiplied by it before their encoding.
     """
 
-    def __init__(self, channels: int = 256, features: int = 256) -> None:
+    def __init__(self, channels: int = 256, features: int = 256, scale: float = 1.0) -> None:
         super().__init__()
-        self.mlp = ResidualMLP(channels + 3 + 6 * OCTAVES, 2 * features)
-        for values in (self.mlp.linear1.weight, self.mlp.linear1.bias, self.mlp.shortcut.weight):
-            nn.init.zeros_(values)
+        self.inputs, self.outputs, self.scale = channels + 3 + 6 * OCTAVES, 2 * features, scale
 
     def forward(self, local: Tensor, points: Tensor) -> FeatureModulation:
         """[..., C] at world points [..., 3]"""
-        return _modulation(self.mlp(torch.cat([local, positional_encoding(points)], dim=-1)))
+        values = self.values(torch.cat([local, positional_encoding(points * self.scale)], dim=-1))
+        return FeatureModulation(*values.chunk(2, dim=-1))
+
+    def values(self, x: Tensor) -> Tensor:
+        """γ and β side by side. [..., I] → [..., 2 F]"""
+        raise NotImplementedError
 
 
-class LinearFilmHead(nn.Module):
-    """The same through one linear layer with equalised learning rate: the head that the training options name."""
+class ResidualFilmHead(FilmHead):
+    """Through one residual MLP: the head of the released weights."""
 
-    def __init__(self, channels: int = 256, features: int = 256) -> None:
-        super().__init__()
-        self.linear = FullyConnected(channels + 3 + 6 * OCTAVES, 2 * features)
+    def __init__(self, channels: int = 256, features: int = 256, scale: float = 1.0) -> None:
+        super().__init__(channels, features, scale)
+        self.mlp = ResidualMLP(self.inputs, self.outputs)
+        _silence(self.mlp)
+
+    def values(self, x: Tensor) -> Tensor:
+        return self.mlp(x)
+
+
+class DeepFilmHead(FilmHead):
+    """Through two residual MLPs, 128 channels between them: ours for EG3D, whose f_G is narrow."""
+
+    def __init__(self, channels: int = 256, features: int = 256, scale: float = 1.0, *, hidden: int = 128) -> None:
+        super().__init__(channels, features, scale)
+        self.first, self.mlp = ResidualMLP(self.inputs, hidden), ResidualMLP(hidden, self.outputs)
+        _silence(self.mlp)
+
+    def values(self, x: Tensor) -> Tensor:
+        return self.mlp(self.first(x))
+
+
+class LinearFilmHead(FilmHead):
+    """Through one linear layer with equalised learning rate: the head that the released training options name."""
+
+    def __init__(self, channels: int = 256, features: int = 256, scale: float = 1.0) -> None:
+        super().__init__(channels, features, scale)
+        self.linear = FullyConnected(self.inputs, self.outputs)
         nn.init.zeros_(self.linear.weight)
 
-    def forward(self, local: Tensor, points: Tensor) -> FeatureModulation:
-        """[..., C] at world points [..., 3]"""
-        x = torch.cat([local, positional_encoding(points)], dim=-1)
-        return _modulation(self.linear(x.flatten(0, -2)).unflatten(0, x.shape[:-1]))
+    def values(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
 
-def _modulation(values: Tensor) -> FeatureModulation:
-    scale, shift = values.chunk(2, dim=-1)
-    return FeatureModulation(scale, shift)
+#: By name in the options.
+FILM_HEADS: dict[str, type[FilmHead]] = {
+    "residual": ResidualFilmHead,
+    "deep": DeepFilmHead,
+    "linear": LinearFilmHead,
+}
+
+
+def _silence(mlp: ResidualMLP) -> None:
+    """Make a residual MLP say nothing, until it has learned."""
+    for values in (mlp.linear1.weight, mlp.linear1.bias, mlp.shortcut.weight):
+        nn.init.zeros_(values)
 
 
 def _mlp(channels: int) -> nn.Sequential:

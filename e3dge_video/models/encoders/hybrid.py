@@ -1,26 +1,38 @@
-"""All encoders of the released StyleSDF model, under one roof: what one checkpoint of ours holds."""
+"""The local branch, and all encoders of the released StyleSDF model under one roof: what its checkpoint holds."""
 
 from __future__ import annotations
 
 from torch import nn
 
-from e3dge_video.config.encoders import HybridEncodersConfig
-from e3dge_video.models.encoders.fusion import FilmHead, LinearFilmHead, SFTFusion
+from e3dge_video.config.encoders import HybridEncodersConfig, LocalBranchConfig
+from e3dge_video.models.encoders.fusion import FILM_HEADS, SFTFusion
 from e3dge_video.models.encoders.local_encoder import LocalEncoder
 from e3dge_video.models.encoders.psp import HybridPSP
 from e3dge_video.models.encoders.residual_aligner import ResidualAligner
 
 
 class LocalBranch(nn.Module):
-    """E1, E_ADA and the way from their features to a modulation of the generator's (E3DGE, sections 4.2 and 4.3)."""
+    """E1, E_ADA and the way from their features to a modulation of the generator's (E3DGE, sections 4.2 and 4.3).
 
-    def __init__(self, config: HybridEncodersConfig) -> None:
+    Args:
+        config: Sizes, and which ways of alignment there are.
+        features: Channels of the generator's features f_G.
+    """
+
+    def __init__(self, config: LocalBranchConfig, features: int) -> None:
         super().__init__()
-        self.encoder = LocalEncoder(config.stem_norm)
-        self.aligner = ResidualAligner()
-        self.fusion = SFTFusion() if config.local == "hybrid" else None
-        head = FilmHead if config.film_head == "residual" else LinearFilmHead
-        self.film_head = head(features=config.field_width)
+        self.config = config
+        self.encoder = LocalEncoder(
+            config.stem_norm,
+            stem_width=config.stem_width,
+            base_width=config.base_width,
+            channels=config.channels,
+            stacks=config.stacks,
+            depth=config.depth,
+        )
+        self.aligner = None if config.mode == "projected" else ResidualAligner(config.aligner_widths)
+        self.fusion = SFTFusion(config.channels) if config.mode == "hybrid" else None
+        self.film_head = FILM_HEADS[config.film_head](config.channels, features, config.coordinate_scale)
 
 
 class HybridEncoders(nn.Module):
@@ -32,4 +44,5 @@ class HybridEncoders(nn.Module):
         self.global_encoder = HybridPSP(
             config.field_rows, config.field_width, config.decoder_rows, config.decoder_width
         )
-        self.local = None if config.local == "none" else LocalBranch(config)
+        branch = config.branch()
+        self.local = None if branch is None else LocalBranch(branch, config.field_width)

@@ -1,4 +1,4 @@
-"""E1 of the released StyleSDF model: what the global reconstruction missed → a feature map F_L.
+"""E1: what the global reconstruction missed → a feature map F_L; numerically that of the released StyleSDF model.
 
 E3DGE, section 4.2 (Eq. 7). The hourglass is that of Saito et al., "PIFu", 2019, after Newell et al., "Stacked Hourglass
 Networks", 2016. Letters: B batch, C channels.
@@ -6,13 +6,18 @@ Networks", 2016. Letters: B batch, C channels.
 
 from __future__ import annotations
 
+import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_GROUPS = 32
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    """Over 32 groups, as released, where the channels can be divided so."""
+    return nn.GroupNorm(math.gcd(32, channels), channels)
 
 
 class Stem(nn.Module):
@@ -42,12 +47,12 @@ class PyramidBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         sizes = ((inputs, outputs // 2), (outputs // 2, outputs // 4), (outputs // 4, outputs // 4))
-        self.norms = nn.ModuleList(nn.GroupNorm(_GROUPS, i) for i, _ in sizes)
+        self.norms = nn.ModuleList(_group_norm(i) for i, _ in sizes)
         self.convs = nn.ModuleList(nn.Conv2d(i, o, 3, 1, 1, bias=False) for i, o in sizes)
         self.shortcut = (
             nn.Identity()
             if inputs == outputs
-            else nn.Sequential(nn.GroupNorm(_GROUPS, inputs), nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False))
+            else nn.Sequential(_group_norm(inputs), nn.ReLU(), nn.Conv2d(inputs, outputs, 1, bias=False))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,7 +86,7 @@ class HourglassStack(nn.Module):
         self.hourglass = Hourglass(channels, depth)
         self.block = PyramidBlock(channels, channels)
         self.conv = nn.Conv2d(channels, channels, 1)
-        self.norm = nn.GroupNorm(_GROUPS, channels)
+        self.norm = _group_norm(channels)
         self.output = nn.Conv2d(channels, channels, 1)
         self.features_back = None if last else nn.Conv2d(channels, channels, 1)
         self.output_back = None if last else nn.Conv2d(channels, channels, 1)
@@ -98,11 +103,14 @@ class HourglassStack(nn.Module):
 class HourglassFilter(nn.Module):
     """PIFu's image filter: a quarter of the size, then hourglasses in a row. [B, I, S, S] → [B, C, S/4, S/4] each"""
 
-    def __init__(self, inputs: int, channels: int = 256, *, stacks: int = 4, depth: int = 2) -> None:
+    def __init__(
+        self, inputs: int, channels: int = 256, *, base_width: int = 64, stacks: int = 4, depth: int = 2
+    ) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, 64, 7, 2, 3)
-        self.norm = nn.GroupNorm(_GROUPS, 64)
-        self.blocks = nn.ModuleList([PyramidBlock(64, 128), PyramidBlock(128, 128), PyramidBlock(128, channels)])
+        self.conv = nn.Conv2d(inputs, base_width, 7, 2, 3)
+        self.norm = _group_norm(base_width)
+        widths = (base_width, 2 * base_width, 2 * base_width, channels)
+        self.blocks = nn.ModuleList(PyramidBlock(i, o) for i, o in pairwise(widths))
         self.stacks = nn.ModuleList(HourglassStack(channels, depth, last=k == stacks - 1) for k in range(stacks))
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -121,15 +129,26 @@ class LocalEncoder(nn.Module):
 
     Args:
         norm: Of the stems. The released weights are of "instance"; the released training options name "batch".
+        stem_width: Channels of each stem.
+        base_width, channels, stacks, depth: Of the hourglass filter.
     """
 
-    def __init__(self, norm: Literal["instance", "batch"] = "instance") -> None:
+    def __init__(
+        self,
+        norm: Literal["instance", "batch"] = "instance",
+        *,
+        stem_width: int = 32,
+        base_width: int = 64,
+        channels: int = 256,
+        stacks: int = 4,
+        depth: int = 2,
+    ) -> None:
         super().__init__()
-        self.residual_stem, self.depth_stem = Stem(3, 32, norm), Stem(1, 32, norm)
-        self.filter = HourglassFilter(64)
+        self.residual_stem, self.depth_stem = Stem(3, stem_width, norm), Stem(1, stem_width, norm)
+        self.filter = HourglassFilter(2 * stem_width, channels, base_width=base_width, stacks=stacks, depth=depth)
 
     def forward(self, residual: Tensor, depth: Tensor) -> Tensor:
-        """Residual [B, 3, S, S] and depth [B, 1, S, S], world units → local feature map [B, 256, S/4, S/4]."""
+        """Residual [B, 3, S, S] and depth [B, 1, S, S], world units → local feature map [B, C, S/4, S/4]."""
         return self.filter(torch.cat([self.residual_stem(residual), self.depth_stem(depth)], dim=1))[-1]
 
 

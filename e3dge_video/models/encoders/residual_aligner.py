@@ -1,4 +1,4 @@
-"""E_ADA of the released model: the residual of one view or code → that of another.
+"""E_ADA: the residual of one view or code → that of another; numerically that of the released model.
 
 E3DGE, section 4.3; the network is the adaptive distortion alignment of Wang et al., "High-Fidelity GAN Inversion for
 Image Attribute Editing", 2022.
@@ -16,13 +16,22 @@ from e3dge_video.models.encoders.backbone import IRBlock
 
 
 class ResidualAligner(nn.Module):
-    """E_ADA: a small U-Net of residual blocks."""
+    """E_ADA: a small U-Net of residual blocks.
 
-    def __init__(self) -> None:
+    Args:
+        widths: Channels at full size, half, a quarter and an eighth.
+    """
+
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 48, 64)) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(6, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.PReLU(16))
-        self.down = nn.ModuleList(_stage(i, o, o, o, stride=2) for i, o in ((16, 32), (32, 48), (48, 64)))
-        self.up = nn.ModuleList([_stage(64 + 48, 64, 32, 32), _stage(32 + 32, 32, 16, 16), _stage(16 + 16, 16, 3, 3)])
+        full, half, quarter, eighth = widths
+        self.stem = nn.Sequential(nn.Conv2d(6, full, 3, 1, 1, bias=False), nn.BatchNorm2d(full), nn.PReLU(full))
+        self.down = nn.ModuleList(_stage(i, o, o, o, stride=2) for i, o in pairwise(widths))
+        self.up = nn.ModuleList([
+            _stage(eighth + quarter, eighth, half, half),
+            _stage(half + half, half, full, full),
+            _stage(full + full, full, 3, 3),
+        ])  # fmt: skip
 
     def forward(self, residual: Tensor, target: Tensor) -> Tensor:
         """Align a residual to a picture.

@@ -128,11 +128,15 @@ class Generator(Protocol):
         camera: Camera,
         *,
         resolution: int | None = None,
+        modulation: PointModulation | None = None,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
         block: int = 512,
     ) -> RenderOutput:
-        """Volume rendering (G0) of each head by its camera, or of one head by all cameras."""
+        """Volume rendering (G0) of each head by its camera, or of one head by all cameras.
+
+        `modulation` is local detail of the colours and features (E3DGE, Eq. 9); geometry and alpha do not change.
+        """
 
     def upsample(self, rendered: RenderOutput, latents: Tensor) -> Tensor:
         """Super-resolution (G1): the final image. [B, 3, H, H]"""

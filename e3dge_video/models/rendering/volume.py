@@ -3,7 +3,10 @@
     rays ─► coarse depths ─► field ─► weights ─► fine depths ─► field ─┐
                                └───────────────────────────────────────┴─► sorted together ─► weights ─► sums
 
-Letters: B batch, N rays, S coarse and F fine samples, C features.
+Local detail changes what samples look like, not how much they weigh: it is asked last, and only for the samples of each
+ray that weigh most.
+
+Letters: B batch, N rays, S coarse and F fine samples, K samples with detail, C features.
 """
 
 from __future__ import annotations
@@ -56,6 +59,7 @@ class RaySums:
 
 
 Field = Callable[[Tensor], PointSamples]  # points [B, M, 3] → PointSamples
+Detail = Callable[[Tensor], Tensor]  # points [B, M, 3] → features that stand in the place of the field's [B, M, C]
 
 
 _Values = TypeVar("_Values", Tensor, Tensor | float)
@@ -86,9 +90,12 @@ def render_rays(
     *,
     box_side: float,
     white_back: bool = False,
+    detail: Detail | None = None,
     block: int = 512,
 ) -> RaySums:
     """Render rays, `block` of them at a time to bound the memory; the block size does not change the result.
+
+    `detail` is asked for the `config.detail` samples of each ray that weigh most; the others stay as the field says.
 
     Depths are clamped to the range of ALL sampled depths of the call, as in EG3D. That only shows where a ray sees
     nothing, which then is as far as the farthest sample of the call.
@@ -106,6 +113,7 @@ def render_rays(
             _rays_of(far, part),
             RayDraws(_rays_of(draws.coarse, part), _rays_of(draws.fine, part)),
             config,
+            detail,
         )
 
     parts = map_blocks(render, range(0, count, step), rays.origins.device)
@@ -134,7 +142,13 @@ def merge_samples(
 
 
 def _render_block(
-    field: Field, rays: Rays, near: Bound, far: Bound, draws: RayDraws, config: RaySamplingConfig
+    field: Field,
+    rays: Rays,
+    near: Bound,
+    far: Bound,
+    draws: RayDraws,
+    config: RaySamplingConfig,
+    detail: Detail | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Features [B, N, C], unclamped depth and alpha [B, N], smallest and largest sampled depth []."""
     depths = stratified_depths(near, far, draws.coarse, disparity=config.disparity)
@@ -142,18 +156,45 @@ def _render_block(
     density, features = _look(field, rays, depths)
     weights = interval_weights(density, depths)
     if config.fine == 0:
-        total = composite(features, sample_weights(weights))
+        sampled, shares = depths, sample_weights(weights)
+        looks = [(features, shares)]
     else:
         fine_depths = importance_depths(depths, weights, draws.fine)
         fine_density, fine_features = _look(field, rays, fine_depths)
+        sampled = torch.cat([depths, fine_depths], dim=-1)
         depths, densities, order = merge_samples(depths, density, fine_depths, fine_density)
         weights = interval_weights(densities, depths)
         # The features stay where they are; their weights go back to them.
         shares = sample_weights(weights)
         shares = torch.zeros_like(shares).scatter(-1, order, shares)
         coarse_shares, fine_shares = shares.split([config.coarse, config.fine], dim=-1)
-        total = composite(features, coarse_shares) + composite(fine_features, fine_shares)
+        looks = [(features, coarse_shares), (fine_features, fine_shares)]
+    total = composite(*looks[0])
+    for more in looks[1:]:
+        total = total + composite(*more)
+    if detail is not None:
+        total = total + _gain(detail, rays, sampled, torch.cat([look for look, _ in looks], dim=2), shares, config)
     return total, expected_depth(weights, depths), weights.sum(dim=-1), depths.amin(), depths.amax()
+
+
+def _gain(
+    detail: Detail, rays: Rays, depths: Tensor, features: Tensor, shares: Tensor, config: RaySamplingConfig
+) -> Tensor:
+    """What local detail adds to the sums, from the samples that weigh most.
+
+    Args:
+        depths, shares: All samples of each ray. [B, N, S + F]
+        features: What the field says of them. [B, N, S + F, C]
+
+    Returns:
+        [B, N, C]
+    """
+    heaviest, index = shares.topk(min(config.detail, shares.shape[-1]), dim=-1)
+    batch, count, kept = index.shape
+    points = rays.origins[:, :, None] + depths.gather(-1, index)[..., None] * rays.directions[:, :, None]
+    plain = features.gather(2, index[..., None].expand(-1, -1, -1, features.shape[-1]))
+    detailed = detail(points.reshape(batch, count * kept, 3)).view(batch, count, kept, -1)
+    return composite(detailed - plain, heaviest)
 
 
 def _look(field: Field, rays: Rays, depths: Tensor) -> tuple[Tensor, Tensor]:

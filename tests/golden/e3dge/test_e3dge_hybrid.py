@@ -126,7 +126,7 @@ class Model:
         yield "ref.res_gt", self.inversion.residual
 
     def compute_e1(self) -> Iterator[tuple[str, Tensor]]:
-        features = self.inversion.local_features
+        features = None if self.inversion.detail is None else self.inversion.detail.features
         assert features is not None
         yield from (("E1.ref_feat", features), ("E1.ref_feat_pix_0_0_to_3_3", features[..., :4, :4]))
 
@@ -163,12 +163,13 @@ class Model:
 
     def compute_edit(self) -> Iterator[tuple[str, Tensor]]:
         edited, model = self.edited, self.inverter.generator
-        assert edited.local_features is not None
+        assert edited.detail is not None
         field, decoder = model.unpack(edited.latents)
         yield from (("edit.latents_renderer", field), ("edit.latents_decoder", decoder))
         yield "edit.thumb_refview", edited.coarse.rgb
-        yield "edit.ref_aligned_res", self.inverter.align(edited.residual, edited.coarse)
-        yield "edit.E1.ref_feat", edited.local_features
+        yield "edit.ref_aligned_res", edited.detail.residual
+        assert edited.detail.features is not None
+        yield "edit.E1.ref_feat", edited.detail.features
 
     def compute_edit_novel(self) -> Iterator[tuple[str, Tensor]]:
         yield from self.rendered("edit_novel", self.edited, Camera.from_stylesdf(torch.tensor([NOVEL])))[1]
@@ -176,7 +177,7 @@ class Model:
     def compute_unit(self) -> Iterator[tuple[str, Tensor]]:
         """The small networks alone."""
         aligned, local = formula_input("sft_enc", 16, 257), formula_input("sft_dec", 16, 256)
-        yield "unit.modulation_of_input.mod", self.branch.film_head.mlp(0.5 * formula_input("mod", 16, 301))
+        yield "unit.modulation_of_input.mod", self.branch.film_head.values(0.5 * formula_input("mod", 16, 301))
         yield "unit.sft_of_inputs", self.fusion(local, aligned[:, :256], aligned[:, 256:])
         yield "unit.pe_of_input.pe", positional_encoding(0.12 * formula_input("pe", 16, 3))
 
@@ -220,6 +221,7 @@ class Recorder:
         self.fused: list[Tensor] = []
         self.modulations: list[Tensor] = []
         assert branch.fusion is not None
+        assert branch.aligner is not None
         watched: list[nn.Module] = [branch.aligner, branch.encoder, branch.fusion, branch.film_head]
         hooks = (self.on_aligner, self.on_encoder, self.on_fusion, self.on_head)
         self._hooks = [module.register_forward_hook(hook) for module, hook in zip(watched, hooks, strict=True)]

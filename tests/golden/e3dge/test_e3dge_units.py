@@ -11,14 +11,14 @@ from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera, pinhole_intrinsics
 from e3dge_video.geometry.projection import axial_depth, in_image, project, sample_map
-from e3dge_video.models.encoders.fusion import FilmHead, LinearFilmHead
+from e3dge_video.models.encoders.fusion import DeepFilmHead, LinearFilmHead, ResidualFilmHead
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.weights.convert_e3dge import e3dge_config, e3dge_to_native
 
 FILE = "units_formula"
 #: Names of the official class that each variant is, and its head here.
 VARIANTS = {
-    "in_resnetfc": ("HGPIFuNetGANResidualResnetFC", FilmHead),
+    "in_resnetfc": ("HGPIFuNetGANResidualResnetFC", ResidualFilmHead),
     "bn_equallinear": ("HGPIFuNetGANResidual", LinearFilmHead),
 }
 
@@ -32,7 +32,9 @@ def branch(variant: str) -> LocalBranch:
     foreign |= {key: torch.zeros(1).expand(shape) if shape else torch.tensor(0) for key, shape in encoder.items()}
     config = e3dge_config(foreign)
     native = e3dge_to_native(foreign, config)
-    local = LocalBranch(config)
+    sizes = config.branch()
+    assert sizes is not None
+    local = LocalBranch(sizes, config.field_width)
     local.load_state_dict({key.removeprefix("local."): v for key, v in native.items() if key.startswith("local.")})
     return local.eval().requires_grad_(False)
 
@@ -49,7 +51,7 @@ def encoded(variant: str) -> dict[str, Tensor]:
         f"{variant}.residual_conv_b0": stems[0][:1, :8, ::2, ::2],
         f"{variant}.depth_conv_b0": stems[1][:1, :8, ::2, ::2],
         f"{variant}.feat": encoder(residual, depth),
-        f"{variant}.modulation": (head.mlp if isinstance(head, FilmHead) else head.linear)(head_input),
+        f"{variant}.modulation": head.values(head_input),
         **{f"hg.stack{number}": output for number, output in enumerate(hourglasses)},
     }
 
@@ -104,5 +106,5 @@ def test_the_checkpoint_tells_the_variant(variant: str) -> None:
 def test_a_new_head_changes_nothing() -> None:
     """Training starts from the global reconstruction."""
     local, points, features = torch.randn(2, 5, 256), torch.randn(2, 5, 3), torch.randn(2, 5, 256)
-    for head in (FilmHead(), LinearFilmHead()):
+    for head in (ResidualFilmHead(), DeepFilmHead(), LinearFilmHead()):
         assert torch.equal(head(local, points)(features), features)

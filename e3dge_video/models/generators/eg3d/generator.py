@@ -5,6 +5,8 @@ Chan et al., "Efficient Geometry-aware 3D Generative Adversarial Networks", 2022
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.rays import Rays, camera_rays
 from e3dge_video.geometry.trajectories import FRONT, eg3d_orbit
-from e3dge_video.models.generators.base import Planes, PointSamples, RenderOutput
+from e3dge_video.models.generators.base import Planes, PointModulation, PointSamples, RenderOutput
 from e3dge_video.models.generators.eg3d.superresolution import SuperResolution
 from e3dge_video.models.generators.eg3d.triplane import PointDecoder, TriPlaneField
 from e3dge_video.models.mapping import MappingNetwork, broadcast_latents
@@ -134,6 +136,7 @@ class EG3D(nn.Module):
         camera: Camera,
         *,
         resolution: int | None = None,
+        modulation: PointModulation | None = None,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
         block: int = 512,
@@ -142,12 +145,15 @@ class EG3D(nn.Module):
 
         Args:
             resolution: Pixels R; None: the configured one.
+            modulation: Local detail for colours and features (E3DGE, Eq. 9), where a ray's samples weigh most; the
+                geometry does not change.
             draws: Positions of the samples; None: regular in evaluation mode, random in training mode.
             random: Source of random draws; also asks for them in evaluation mode.
             block: Rays rendered at once. Bounds the memory, does not change the result.
         """
         size = resolution or self.config.resolution
-        sums = self.render_rays(planes, camera_rays(camera, size), draws=draws, random=random, block=block)
+        rays = camera_rays(camera, size)
+        sums = self.render_rays(planes, rays, modulation=modulation, draws=draws, random=random, block=block)
         features = sums.features.transpose(1, 2).unflatten(2, (size, size))
         depth, alpha = (values.unflatten(1, (1, size, size)) for values in (sums.depth, sums.alpha))
         return RenderOutput(features[:, :3], features, depth, alpha)
@@ -157,6 +163,7 @@ class EG3D(nn.Module):
         planes: Planes,
         rays: Rays,
         *,
+        modulation: PointModulation | None = None,
         draws: RayDraws | None = None,
         random: torch.Generator | None = None,
         block: int = 512,
@@ -177,16 +184,20 @@ class EG3D(nn.Module):
                 )
             else:
                 draws = RayDraws.regular(config.rays.coarse, config.rays.fine, device=device)
+        if heads < views and modulation is not None:  # detail may differ from view to view
+            planes, heads = Planes(planes.values.expand(views, -1, -1, -1, -1)), views
         if heads < views:  # one head: all rays are alike, whichever camera they come from
             rays = Rays(rays.origins.reshape(1, -1, 3), rays.directions.reshape(1, -1, 3))
             draws = RayDraws(_one_row(draws.coarse), _one_row(draws.fine))
+        field = self.field(planes)
         sums = render_rays(
-            self.field(planes),
+            field,
             rays,
             draws,
             config.rays,
             box_side=config.volume.box_warp,
             white_back=config.volume.white_back,
+            detail=None if modulation is None else partial(field.detailed, modulation=modulation),
             block=block,
         )
         if heads == views:

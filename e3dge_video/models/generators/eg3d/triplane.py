@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from e3dge_video.config.generators import PlaneAxes
 from e3dge_video.models.activations import softplus
+from e3dge_video.models.generators.base import PointModulation
 from e3dge_video.models.mapping import FullyConnected
 from e3dge_video.models.parallel import needs_gradient
 from e3dge_video.models.rendering.volume import PointSamples
@@ -36,16 +37,27 @@ class PointDecoder(nn.Module):
         self.output = FullyConnected(hidden, 1 + features, lr_multiplier=lr_multiplier)
 
     def forward(self, plane_features: Tensor) -> PointSamples:
-        """Mean of the three planes' features [P, M, C] → samples."""
+        """f_G, the mean of the three planes' features [P, M, C] → samples."""
         heads, points, channels = plane_features.shape
         x = softplus(self.hidden(plane_features.reshape(heads * points, channels)))
-        assert self.output.bias is not None
-        weight, bias = self.output.weight * self.output.weight_gain, self.output.bias * self.output.bias_gain
+        weight, bias = self._read_out()
         density = torch.matmul(x, weight[0]) + bias[0]  # apart from the features, which then lie side by side
+        return PointSamples(density.view(heads, points, 1), self._features(x, weight, bias).view(heads, points, -1))
+
+    def features(self, plane_features: Tensor) -> Tensor:
+        """The samples' features alone, of f_G that local detail has modulated. [P, M, C] → [P, M, F]"""
+        x = softplus(self.hidden(plane_features.flatten(0, 1)))
+        return self._features(x, *self._read_out()).unflatten(0, plane_features.shape[:2])
+
+    def _read_out(self) -> tuple[Tensor, Tensor]:
+        assert self.output.bias is not None
+        return self.output.weight * self.output.weight_gain, self.output.bias * self.output.bias_gain
+
+    @staticmethod
+    def _features(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         features = torch.addmm(bias[1:], x, weight[1:].t()).sigmoid_()
         # A sigmoid a little wider than [0, 1], so that pure black and white can be reached (Mip-NeRF, 2021).
-        features = features.mul(1 + 2 * 0.001).sub_(0.001)
-        return PointSamples(density.view(heads, points, 1), features.view(heads, points, -1))
+        return features.mul(1 + 2 * 0.001).sub_(0.001)
 
 
 class TriPlaneField:
@@ -72,13 +84,21 @@ class TriPlaneField:
 
     def __call__(self, points: Tensor) -> PointSamples:
         """World points [P, M, 3] → samples."""
+        return self.decoder(self.read(points))
+
+    def read(self, points: Tensor) -> Tensor:
+        """f_G: mean of the three planes' features at world points. [P, M, 3] → [P, M, C]"""
         boxed = points * self.scale
         if self.table is not None and not needs_gradient(points):
-            return self.decoder(self.table(boxed))
+            return self.table(boxed)
         first, *others = (read_plane(plane, boxed[..., axes]) for plane, axes in self.channels_last)
         for read in others:
             first += read  # in place: no gradient needs the summands
-        return self.decoder(first.transpose(1, 2))
+        return first.transpose(1, 2)
+
+    def detailed(self, points: Tensor, modulation: PointModulation) -> Tensor:
+        """Features at world points with local detail (E3DGE, Eq. 9). [P, M, 3] → [P, M, F]"""
+        return self.decoder.features(modulation(points)(self.read(points)))
 
     @cached_property
     def channels_last(self) -> list[tuple[Tensor, tuple[int, int]]]:
