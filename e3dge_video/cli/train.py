@@ -110,6 +110,33 @@ def global_encoder(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
     _run("GlobalRun", "train_global", config, out, overrides)
 
 
+@train_group.command("local")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def local(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Train E1 and its way into the generator's features on the source view (§4.2)."""
+    _run("LocalRun", "train_local", config, out, overrides)
+
+
+@train_group.command("align")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def align(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Train E_ADA and the fusion with E1 on two views, so that detail holds from elsewhere (§4.3)."""
+    _run("LocalRun", "train_local", config, out, overrides)
+
+
+@train_group.command("blend")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def blend(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Train what may be shown of a picture's residual from elsewhere, and under an edit."""
+    _run("BlendRun", "train_blend", config, out, overrides)
+
+
 @train_group.command("matte")
 @_CONFIG
 @_OUT

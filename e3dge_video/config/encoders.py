@@ -58,8 +58,9 @@ class LocalBranchConfig:
     stacks: int = 4  # hourglasses
     depth: int = 2  # of each hourglass
     aligner_widths: tuple[int, ...] = (16, 32, 48, 64)  # E_ADA's, from full size down
-    #: "residual": one residual MLP; "deep": two, by way of 128 channels; "linear": one linear layer.
+    #: "residual": one residual MLP; "deep": two of them; "linear": one linear layer.
     film_head: Literal["residual", "deep", "linear"] = "residual"
+    film_width: int = 128  # channels between the two of "deep"
     #: World coordinates are multiplied by this before their positional encoding; EG3D's box becomes [-1, 1]³ so.
     coordinate_scale: float = 1.0
     #: Which points of the target view count as seen in the reference view: all that project inside it, or those of them

@@ -65,14 +65,16 @@ class LocalDetail:
         local_features: F_L, read where a point appears in the picture. [B, C, S/4, S/4]
         aligned_features: F_ADA, read where it appears in the target view. [B, C, S/4, S/4]
         visible: 1 where the target view's surface is seen in the picture, else 0. [B, 1, R, R]
+        aligned_residual: What E_ADA made of Δ for the view. [B, 3, S, S]
     """
 
     branch: LocalBranch
     source: Camera
     target: Camera
     local_features: Tensor | None
-    aligned_features: Tensor | None
-    visible: Tensor | None
+    aligned_features: Tensor | None = None
+    visible: Tensor | None = None
+    aligned_residual: Tensor | None = None
 
     def features(self, points: Tensor) -> Tensor:
         """Local features of world points [B, M, 3]: 3D- and 2D-aligned ones, fused (Eqs. 7 and 10). [B, M, C]"""
@@ -115,10 +117,11 @@ def detail_toward(branch: LocalBranch, residual: Tensor, source: SourceDetail, t
         target: The (edited) global reconstruction from the target view.
     """
     if branch.aligner is None:
-        return LocalDetail(branch, source.view.camera, target.camera, source.features, None, None)
-    aligned = branch.encoder(realigned(branch, residual, target), target.depth)
-    visible = None if source.features is None else _visible(branch, source.view, target).to(aligned.dtype)
-    return LocalDetail(branch, source.view.camera, target.camera, source.features, aligned, visible)
+        return LocalDetail(branch, source.view.camera, target.camera, source.features)
+    aligned = realigned(branch, residual, target)
+    features = branch.encoder(aligned, target.depth)
+    visible = None if source.features is None else _visible(branch, source.view, target).to(features.dtype)
+    return LocalDetail(branch, source.view.camera, target.camera, source.features, features, visible, aligned)
 
 
 def _visible(branch: LocalBranch, source: View, target: View) -> Tensor:

@@ -12,12 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
+from e3dge_video.geometry.projection import unproject
+from e3dge_video.inversion.detail import View, normalised_depth
 from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, clean_rim
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
-from e3dge_video.models.generators.base import Generator, Planes
+from e3dge_video.models.generators.base import Generator, Planes, RenderOutput
 from e3dge_video.models.matting import MatteNet
+
+#: Side of the pictures that the local branch sees, pixels.
+DETAIL_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -149,15 +154,14 @@ class Inverter(nn.Module):
             camera: Camera of each crop.
         """
         planes = self.generator.planes(latents)
-        coarse = self._layer(planes, latents, camera)  # Î0 = G(w, ξ)
-        face = face_region(landmarks, image.shape[-1]).to(image)
-        lifted = self.lift.lift(image, self.matte(image), coarse, camera, face)  # Δ = I − Î0
+        coarse = self.layer(planes, latents, camera)  # Î0 = G(w, ξ)
+        lifted = self.lift.lift(image, self.foreground(image, landmarks), coarse, camera)  # Δ = I − Î0
         return Inversion(latents, camera, planes, lifted, coarse)
 
     def edit(self, inversion: Inversion, latents: Tensor) -> EditedHead:
         """Move an inversion's codes; where something new stands, the residual will step back."""
         planes = self.generator.planes(latents)
-        edited = self._layer(planes, latents, inversion.camera)
+        edited = self.layer(planes, latents, inversion.camera)
         return EditedHead(latents, planes, edited, Change.between(inversion.coarse, edited))
 
     def synthesize(self, inversion: Inversion, camera: Camera, edited: EditedHead | None = None) -> Picture:
@@ -171,14 +175,40 @@ class Inverter(nn.Module):
         if camera is inversion.camera:
             target = inversion.coarse if edited is None else edited.layer
         elif edited is None:
-            target = self._layer(inversion.planes, inversion.latents, camera)
+            target = self.layer(inversion.planes, inversion.latents, camera)
         else:
-            target = self._layer(edited.planes, edited.latents, camera)
+            target = self.layer(edited.planes, edited.latents, camera)
         change = None if edited is None else edited.change
         image, alpha = self.lift.render(inversion.lifted, target, camera, change)
         return Picture(image, target.depth, alpha)
 
-    def _layer(self, planes: Planes, latents: Tensor, camera: Camera) -> Layer:
+    def foreground(self, image: Tensor, landmarks: Tensor) -> Tensor:
+        """Where face crops [B, 3, S, S] show the head: the matte, and the face beyond doubt. [B, 1, S, S] in 0..1"""
+        return torch.maximum(self.matte(image), face_region(landmarks, image.shape[-1]).to(image))
+
+    def view(self, rendered: RenderOutput, camera: Camera) -> View:
+        """A global reconstruction as the local branch sees it: the raw neural image, enlarged."""
+        picture, depth = (_resized(values, DETAIL_SIZE) for values in (rendered.rgb, rendered.depth))
+        return View(picture, normalised_depth(depth), unproject(rendered.depth, camera), camera)
+
+    def residual(self, image: Tensor, foreground: Tensor, rendered: RenderOutput, view: View) -> Tensor:
+        """Δ = I − Î0 where both the picture and the reconstruction show the head, else 0. [B, 3, S, S]
+
+        It carries no gradient into the codes: E1 is trained on what E0 leaves.
+
+        Args:
+            image: Pictures in [-1, 1]. [B, 3, H, H]
+            foreground: Their heads, 0..1. [B, 1, H, H]
+            rendered: Their global reconstruction.
+            view: The same, as `view` gives it.
+        """
+        image, foreground, alpha = (_resized(values, DETAIL_SIZE) for values in (image, foreground, rendered.alpha))
+        # The reconstruction stands on black: so must the picture, or its background would shine through the outline.
+        whole = torch.minimum(foreground, alpha)
+        return (whole * ((image + 1) * alpha - 1 - view.picture)).detach()
+
+    def layer(self, planes: Planes, latents: Tensor, camera: Camera) -> Layer:
+        """Heads as a camera sees them, at the pictures' size."""
         rendered = self.generator.render(planes, camera, resolution=self.neural_resolution)
         color = _continued_to_border((self.generator.upsample(rendered, latents) + 1) / 2)
         size = color.shape[-1]
@@ -188,6 +218,13 @@ class Inverter(nn.Module):
         far = _enlarged(rendered.depth, size)
         depth = torch.where(alpha > 0.02, weighted / alpha.clamp_min(0.02), far)
         return Layer(clean_rim(color, alpha), alpha, depth)
+
+
+def _resized(values: Tensor, size: int) -> Tensor:
+    """Maps at another size: smoothed when they shrink. [B, C, size, size]"""
+    if values.shape[-1] == size:
+        return values
+    return F.interpolate(values, (size, size), mode="bilinear", align_corners=False, antialias=values.shape[-1] > size)
 
 
 def _continued_to_border(color: Tensor) -> Tensor:

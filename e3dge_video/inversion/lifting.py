@@ -6,7 +6,7 @@ Points that were hidden get a smooth continuation of their neighbours' residual,
 without a seam. Hair and clothing outside the predicted outline stand on a board through the head's pivot, and behind
 everything is the picture's own background with the person filled in.
 
-E1 (§4.2) replaces the read-out by learned features; this is the baseline that it has to beat.
+So much is geometry alone. A `ResidualBlender` learns the rest: how far to trust what was seen, and what else to show.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions, project, sample_map, unproject
+from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
 
 @dataclass(frozen=True)
@@ -116,41 +117,87 @@ class Change:
         return cls(replaced, tone, torch.lerp(torch.ones_like(shade), shade, solid(both)))
 
 
+@dataclass(frozen=True)
+class LiftReading:
+    """What the input view says of each place that another camera sees.
+
+    Attributes:
+        target: The (edited) head from there.
+        seen: Residual at the place itself. [B, 3, S, S]
+        weight: Trust in it, 0..1: 0 where the input view did not see the place. [B, 1, S, S]
+        mirrored: Residual at the place's mirror image: a head's two sides are much alike. [B, 3, S, S]
+        mirror_weight: Trust in that. [B, 1, S, S]
+        continued: Smooth continuation of what was seen around. [B, 3, S, S]
+        hull: 0 where the input camera saw background. [B, 1, S, S]
+        replaced: How much an edit puts something else there, see `Change`. [B, 1, S, S]
+        shade: Share of its light that an edit leaves, see `Change`. [B, 1, S, S]
+    """
+
+    target: Layer
+    seen: Tensor
+    weight: Tensor
+    mirrored: Tensor
+    mirror_weight: Tensor
+    continued: Tensor
+    hull: Tensor
+    replaced: Tensor
+    shade: Tensor
+
+    def features(self) -> Tensor:
+        """What the learned blend looks at, at half the size. [B, 17, S/2, S/2]"""
+        maps = [
+            self.target.color,
+            self.target.alpha,
+            self.seen * self.weight.clamp_min(0.1),
+            self.weight,
+            self.mirrored * self.mirror_weight.clamp_min(0.1),
+            self.mirror_weight,
+            self.continued,
+            self.hull,
+            self.replaced.clamp(0, 2),
+        ]
+        return F.avg_pool2d(torch.cat(maps, dim=1), 2)
+
+
+def blended(shares: Tensor, seen: Tensor, mirrored: Tensor, continued: Tensor) -> Tensor:
+    """Residual from the shares of its candidates [B, 4, S, S]. [B, 3, S, S]"""
+    return shares[:, :1] * seen + shares[:, 1:2] * mirrored + shares[:, 2:3] * continued
+
+
 class ResidualLift:
     """Depth-tested residual lift.
 
     Args:
         config: Tolerances.
+        blender: Learned choice among what a place may show; None: what was seen there, else a smooth continuation.
     """
 
-    def __init__(self, config: LiftConfig | None = None) -> None:
-        self.config = config or LiftConfig()
+    def __init__(self, config: LiftConfig | None = None, blender: ResidualBlender | None = None) -> None:
+        self.config, self.blender = config or LiftConfig(), blender
 
-    def lift(self, image: Tensor, matte: Tensor, coarse: Layer, camera: Camera, face: Tensor) -> LiftedResidual:
+    def lift(self, image: Tensor, foreground: Tensor, coarse: Layer, camera: Camera) -> LiftedResidual:
         """Take the residual at the input view.
 
         Args:
             image: The picture, in [-1, 1]. [B, 3, S, S]
-            matte: Its foreground, 0..1. [B, 1, S, S]
+            foreground: Where it shows the person, 0..1. [B, 1, S, S]
             coarse: Global reconstruction at `camera`.
             camera: Camera of the picture.
-            face: The part that is foreground beyond doubt (inside the landmarks), 0..1. [B, 1, S, S]
         """
         image = (image + 1) / 2
-        matte = torch.maximum(matte, face)
-        confidence = matte * solid(coarse.alpha) * self._facing(coarse.depth, camera)
+        confidence = foreground * solid(coarse.alpha) * self._facing(coarse.depth, camera)
         # One pixel of erosion: at the very outline a pixel mixes head and background.
         confidence = -F.max_pool2d(-confidence, 3, stride=1, padding=1)
-        person = F.max_pool2d(matte, 9, stride=1, padding=4)
+        person = F.max_pool2d(foreground, 9, stride=1, padding=4)
         background = push_pull(image, (1 - person) ** 2)
         return LiftedResidual(
             residual=image - coarse.color / coarse.alpha.clamp_min(0.5),
             confidence=confidence,
             depth=coarse.depth,
-            matte=matte,
+            matte=foreground,
             image=image,
             background=torch.lerp(image, background, person),
-            behind=_behind(image, matte, coarse.alpha),
+            behind=_behind(image, foreground, coarse.alpha),
             camera=camera,
         )
 
@@ -168,29 +215,60 @@ class ResidualLift:
         Returns:
             The picture, RGB in [-1, 1] [B, 3, S, S], and the opacity of the head itself [B, 1, S, S].
         """
-        size = target.depth.shape[-1]
-        uv, distance = project(unproject(target.depth, camera), lifted.camera)
+        reading = self.read(lifted, target, camera, change)
+        added = self._added(reading)
+        if change is not None:
+            added = added * torch.lerp(torch.ones_like(reading.weight), reading.shade, reading.weight)
+        alpha = target.alpha * reading.hull
+        head = target.color * reading.hull + alpha * added
+        picture = head + (1 - alpha) * self._surroundings(lifted, camera, target.depth.shape[-1], change)
+        return 2 * picture.clamp(0, 1) - 1, alpha
+
+    def read(self, lifted: LiftedResidual, target: Layer, camera: Camera, change: Change | None) -> LiftReading:
+        """What the input view says of each place that `camera` sees; arguments as of `render`."""
+        size, config = target.depth.shape[-1], self.config
+        points = unproject(target.depth, camera)
         maps = [lifted.residual, lifted.confidence, lifted.depth, lifted.matte]
         if change is not None:
-            maps += [torch.sigmoid(12 * (change.replaced / self.config.edit_threshold - 1)), change.shade]
-        read = sample_map(torch.cat(maps, dim=1), uv).view(len(uv), -1, size, size)
-        behind = (distance.view(-1, 1, size, size) - read[:, 4:5]).abs() - self.config.depth_tolerance
-        visible = torch.exp(-behind.clamp_min(0) / self.config.depth_softness)
-        weight = read[:, 3:4] * visible * (target.alpha > 0.05)
-        if change is not None:
-            weight = weight * (1 - read[:, 6:7])
-        weight = F.avg_pool2d(-F.max_pool2d(-weight, 3, 1, 1), 7, 1, 3, count_include_pad=False)
-        residual = read[:, :3]
-        added = torch.lerp(self.config.fill * push_pull(residual, weight), residual, weight)
-        if change is not None:
-            added = added * torch.lerp(torch.ones_like(weight), read[:, 7:8], weight)
+            gone = torch.sigmoid(12 * (change.replaced / config.edit_threshold - 1))
+            maps += [gone, change.shade, change.replaced]
+        seen = torch.cat(maps, dim=1)
+
+        def at(places: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """Maps [B, K, S, S] at world points, trust in them [B, 1, S, S] and where they are in the picture."""
+            uv, distance = project(places, lifted.camera)
+            read = sample_map(seen, uv).view(len(uv), -1, size, size)
+            behind = (distance.view(-1, 1, size, size) - read[:, 4:5]).abs() - config.depth_tolerance
+            visible = torch.exp(-behind.clamp_min(0) / config.depth_softness)
+            weight = read[:, 3:4] * visible * (target.alpha > 0.05)
+            if change is not None:
+                weight = weight * (1 - read[:, 6:7])
+            weight = F.avg_pool2d(-F.max_pool2d(-weight, 3, 1, 1), 7, 1, 3, count_include_pad=False)
+            return read, weight, uv
+
+        read, weight, uv = at(points)
+        mirror, mirror_weight, _ = at(points * points.new_tensor([-1.0, 1.0, 1.0]))
         # Nothing can stand where the input camera saw background (visual hull).
         inside = ((uv > 0) & (uv < 1)).all(dim=-1).view(-1, 1, size, size)
-        hull = torch.where(inside, read[:, 5:6], 1.0)
-        alpha = target.alpha * hull
-        head = target.color * hull + alpha * added
-        picture = head + (1 - alpha) * self._surroundings(lifted, camera, size, change)
-        return 2 * picture.clamp(0, 1) - 1, alpha
+        nothing, whole = torch.zeros_like(weight), torch.ones_like(weight)
+        return LiftReading(
+            target=target,
+            seen=read[:, :3],
+            weight=weight,
+            mirrored=mirror[:, :3],
+            mirror_weight=mirror_weight,
+            continued=config.fill * push_pull(read[:, :3], weight),
+            hull=torch.where(inside, read[:, 5:6], 1.0),
+            replaced=nothing if change is None else read[:, 8:9],
+            shade=whole if change is None else read[:, 7:8],
+        )
+
+    def _added(self, reading: LiftReading) -> Tensor:
+        """The residual that each place of the target view shows. [B, 3, S, S]"""
+        if self.blender is None:
+            return torch.lerp(reading.continued, reading.seen, reading.weight)
+        shares = self.blender(reading.features(), reading.weight, reading.mirror_weight)
+        return blended(shares, reading.seen, reading.mirrored, reading.continued)
 
     def _facing(self, depth: Tensor, camera: Camera) -> Tensor:
         """Trust by the angle between surface and ray: 0 where the surface is seen edge-on. [B, 1, S, S]"""

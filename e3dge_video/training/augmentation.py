@@ -5,6 +5,7 @@ Everything works on single images as float32 RGB in 0..1 and draws from the gene
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e3dge_video.training.backgrounds import Image, random_background
+
+#: Brightness that a change of contrast leaves alone, in 0..1.
+_MIDDLE = 0.42
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,9 @@ class AugmentationConfig:
     grey: float = 0.04
 
 
-def composite(rgba: NDArray[np.uint8], background: Image) -> Image:
-    """Lay a render with straight alpha over a background. [S, S, 4], [S, S, 3] → [S, S, 3]"""
-    whole = rgba.astype(np.float32)
-    whole *= np.float32(1 / 255)
-    return background + whole[..., 3:] * (whole[..., :3] - background)
+def composite(color: Image, alpha: NDArray[np.floating], background: Image) -> Image:
+    """Lay straight colours over a background. [S, S, 3], [S, S, 1], [S, S, 3] → [S, S, 3]"""
+    return background + alpha * (color - background)
 
 
 def disturbed(
@@ -59,20 +61,25 @@ def disturbed(
     size = rgba.shape[0]
     if labels is not None and rng.random() < config.recolor:
         rgba = _recolor(rgba, labels == rng.choice(recolored), rng)
-    alpha = rgba[..., 3].astype(np.float32) / 255
-    image = composite(rgba, random_background(size, rng))
+    whole = rgba.astype(np.float32) * np.float32(1 / 255)
+    alpha = whole[..., 3:]
+    image = composite(whole[..., :3], alpha, random_background(size, rng))
     if rng.random() < config.shadow:
         image = image * _soft_shadow(size, rng)
     if rng.random() < config.occluder:
-        cover = _occluder(size, rng)
-        image = image * (1 - cover[..., None]) + cover[..., None] * random_background(size, rng)
-        alpha = alpha * (1 - cover)
+        image, alpha = occluded(image, alpha, rng)
     if rng.random() < config.color:
-        image = _color_cast(image, rng)
-    image = _camera(image, rng, config)
+        image = color_cast(rng)(image)
+    image = camera_disturbance(image, rng, config)
     if rng.random() < config.grey:
         image = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
-    return np.clip(image, 0, 1).astype(np.float32), alpha
+    return np.clip(image, 0, 1).astype(np.float32), alpha[..., 0]
+
+
+def occluded(image: Image, alpha: NDArray[np.floating], rng: np.random.Generator) -> tuple[Image, NDArray[np.floating]]:
+    """Put something in front of the head; it is not part of the foreground. [S, S, 3], [S, S, 1]"""
+    cover = _occluder(image.shape[0], rng)[..., None]
+    return image * (1 - cover) + cover * random_background(image.shape[0], rng), alpha * (1 - cover)
 
 
 def _recolor(rgba: NDArray[np.uint8], region: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -111,19 +118,24 @@ def _occluder(size: int, rng: np.random.Generator) -> NDArray[np.floating]:
     return mask
 
 
-def _color_cast(image: Image, rng: np.random.Generator) -> Image:
-    """White balance, exposure, contrast, gamma and saturation of cheap and good cameras."""
-    gains = np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0, 0.16))
-    lit = np.clip(image * gains.astype(np.float32), 0, 1)
-    lit = cv2.pow(lit, float(np.exp(rng.normal(0, 0.16))), dst=lit)
+def color_cast(rng: np.random.Generator) -> Callable[[Image], Image]:
+    """White balance, exposure, contrast, gamma and saturation of one camera, cheap or good."""
+    gains = (np.exp(rng.normal(0, 0.07, 3)) * np.exp(rng.normal(0, 0.16))).astype(np.float32)
+    gamma = float(np.exp(rng.normal(0, 0.16)))
     contrast, saturation = np.exp(rng.normal(0, 0.12)), np.exp(rng.normal(0, 0.22))
-    # Contrast about the mean and saturation about each pixel's grey are one linear map of the colour.
+    # Contrast and saturation about each pixel's grey are one linear map of the colour.
     mix = contrast * (saturation * np.eye(3) + (1 - saturation) / 3)
-    offset = (1 - contrast) * np.mean(cv2.mean(lit)[:3])
-    return np.clip(cv2.transform(lit, np.c_[mix, np.full(3, offset)]), 0, 1)
+
+    def cast(image: Image) -> Image:
+        lit = np.clip(image * gains, 0, 1)
+        lit = cv2.pow(lit, gamma, dst=lit)
+        offset = (1 - contrast) * _MIDDLE
+        return np.clip(cv2.transform(lit, np.c_[mix, np.full(3, offset)]), 0, 1)
+
+    return cast
 
 
-def _camera(image: Image, rng: np.random.Generator, config: AugmentationConfig) -> Image:
+def camera_disturbance(image: Image, rng: np.random.Generator, config: AugmentationConfig) -> Image:
     """Optics, sensor and codec: blur, loss of resolution, sharpening, noise, JPEG."""
     size = image.shape[0]
     if rng.random() < config.blur:

@@ -26,6 +26,7 @@ from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.generator_evaluation import evaluate_generator, over_grey
 from e3dge_video.training.head_pairs import HeadPairs, change_error
 from e3dge_video.training.head_views import HeadViews
+from e3dge_video.training.picture_losses import contrast_error, difference_error
 
 
 @dataclass(frozen=True)
@@ -103,9 +104,8 @@ class RenderStage:
             "alpha": config.alpha_weight * (alpha - true_alpha).abs().mean(),
             "depth": config.depth_weight * depth_error[solid].mean() if solid.any() else depth_error.sum() * 0,
             "image": config.image_weight * image_error,
-            "edges": config.edge_weight * sum(_differences(image, truth, dim) for dim in (2, 3)),
-            "contrast": config.contrast_weight
-            * sum((_contrast(image, dim) - _contrast(truth, dim)).abs().mean() for dim in (2, 3)),
+            "edges": config.edge_weight * difference_error(image, truth),
+            "contrast": config.contrast_weight * contrast_error(image, truth),
         }
         if self.pairs is not None:
             error = change_error(generator, self.pairs, config.pairs_per_step, config.pair_points, rng)
@@ -196,12 +196,3 @@ class RenderStage:
                 images.append(np.concatenate([to_array(torch.from_numpy(truth.transpose(2, 0, 1))), to_array(image)]))
         large = np.concatenate(images, axis=1)
         return figures | {"psnr_final": float(np.mean(errors))}, np.concatenate([sheet, large[:, : sheet.shape[1]]])
-
-
-def _differences(image: Tensor, truth: Tensor, dim: int) -> Tensor:
-    return (image.diff(dim=dim) - truth.diff(dim=dim)).abs().mean()
-
-
-def _contrast(image: Tensor, dim: int, window: int = 8) -> Tensor:
-    """Root mean square of the differences along one axis, in windows of some pixels."""
-    return (F.avg_pool2d(image.diff(dim=dim).square(), window, window // 2) + 1e-4).sqrt()

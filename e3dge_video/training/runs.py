@@ -8,27 +8,33 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
-from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
+from e3dge_video.config.encoders import GlobalEncoderConfig, LocalBranchConfig, MatteConfig
 from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError
-from e3dge_video.inversion.load import ENCODER_FILE, GENERATOR_FILE
+from e3dge_video.inversion.load import ENCODER_FILE, GENERATOR_FILE, load_inverter
 from e3dge_video.models.attributes import AttributeNet
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
+from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
+from e3dge_video.models.encoders.residual_blender import ResidualBlender
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.matting import MatteNet
 from e3dge_video.training.attribute_stage import AttributeConfig, AttributeStage
+from e3dge_video.training.blend_stage import BlendStage, BlendStageConfig
 from e3dge_video.training.generator_stage import PointConfig, PointStage, initialise_density
 from e3dge_video.training.global_stage import GlobalConfig, GlobalStage, read_metric
 from e3dge_video.training.head_views import HeadViews
+from e3dge_video.training.local_stage import LocalStage, LocalStageConfig
 from e3dge_video.training.loop import LoopConfig, train
 from e3dge_video.training.mapping_stage import MappingStage, MappingStageConfig
 from e3dge_video.training.matte_stage import MatteStage, MatteStageConfig
 from e3dge_video.training.points_stage import FacePointsConfig, FacePointsStage
 from e3dge_video.training.render_stage import RenderConfig, RenderStage
+from e3dge_video.training.view_pairs import HeadViewPairs
 from e3dge_video.weights.bundle import read_bundle, read_spec
 
 
@@ -67,6 +73,28 @@ class GlobalRun:
     init: Path | None = None
     loop: LoopConfig = field(default_factory=LoopConfig)
     stage: GlobalConfig = field(default_factory=GlobalConfig)
+
+
+@dataclass(frozen=True)
+class LocalRun:
+    """`train local`: E1 and the FiLM head on the source view; `train align`: E_ADA and the fusion on two views."""
+
+    #: Name or folder of the bundle that has everything before: G, E0, E_ξ, matte.
+    model: str = "starter"
+    init: Path | None = None  # folder of an earlier run of the branch to start from; parts that it lacks begin anew
+    branch: LocalBranchConfig = field(default_factory=LocalBranchConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    stage: LocalStageConfig = field(default_factory=LocalStageConfig)
+
+
+@dataclass(frozen=True)
+class BlendRun:
+    """`train blend`: what may be shown of a picture's residual from elsewhere, and under an edit."""
+
+    model: str = "starter"  # name or folder of the bundle that it will belong to
+    widths: tuple[int, ...] = (24, 32, 48, 64)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    stage: BlendStageConfig = field(default_factory=BlendStageConfig)
 
 
 @dataclass(frozen=True)
@@ -132,6 +160,25 @@ def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
     _check_latents(generator, data)
     visible = None if run.reader is None else read_metric(averaged(run.reader)["reader"]["weight"])
     stage = GlobalStage(encoder, pose_encoder, generator, face_points, data, run.stage, run.loop.steps, visible)
+    return train(stage, run.loop, folder, resolved=to_mapping(run))
+
+
+def train_local(run: LocalRun, folder: Path) -> dict[str, float]:
+    """Train the local branch."""
+    torch.manual_seed(run.loop.seed)
+    model = load_inverter(run.model)
+    branch = LocalBranch(run.branch, model.generator.feature_width)
+    if run.init is not None:
+        _take_over(branch, averaged(run.init)["local"], run.init)
+    stage = LocalStage(model, branch, HeadViewPairs(run.stage.pairs), run.stage)
+    return train(stage, run.loop, folder, resolved=to_mapping(run))
+
+
+def train_blend(run: BlendRun, folder: Path) -> dict[str, float]:
+    """Train the residual blend."""
+    torch.manual_seed(run.loop.seed)
+    blender = ResidualBlender(run.widths)
+    stage = BlendStage(load_inverter(run.model), blender, run.stage, folder / "examples")
     return train(stage, run.loop, folder, resolved=to_mapping(run))
 
 
@@ -213,6 +260,17 @@ def _start_from(generator: EG3D, folder: Path) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise ConfigError(f"{folder}: its generator is not of the configured sizes: {reason}") from None
+
+
+def _take_over(branch: LocalBranch, weights: dict[str, Tensor], folder: Path) -> None:
+    """Start from an earlier branch, which may lack whole parts of this one, such as E_ADA."""
+    parts = {key.partition(".")[0] for key in weights}
+    wanted = {key for key in branch.state_dict() if key.partition(".")[0] in parts}
+    try:
+        branch.load_state_dict(branch.state_dict() | {key: weights[key] for key in wanted})
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"{folder}: its local branch is not of the configured sizes: {reason}") from None
 
 
 def _check_latents(generator: EG3D, data: HeadViews) -> None:

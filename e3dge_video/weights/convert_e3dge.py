@@ -66,7 +66,7 @@ _NAMES: dict[str, list[Rename]] = {
     ],
     "netLocal": [
         *_MLP,
-        (re.compile(r"^netLocal\.local_feat_to_tex_modulations_linear\.(weight|bias)$"), r"local.film_head.linear.\1"),
+        (re.compile(r"^netLocal\.local_feat_to_tex_modulations_linear\.(weight|bias)$"), r"local.film_head.mlp.\1"),
         (re.compile(r"^netLocal\.local_feat_to_tex_modulations_linear\."), "local.film_head.mlp."),
         (re.compile(r"^netLocal\.(residual|depth)_conv\."), r"local.encoder.\1_stem."),
         (re.compile(r"_stem\.0\."), "_stem.conv_in."),

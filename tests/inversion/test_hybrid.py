@@ -14,7 +14,7 @@ from e3dge_video.config.stylesdf import SirenConfig, StyleDecoderConfig, StyleSD
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.hybrid import HybridInversion, HybridInverter
 from e3dge_video.models.discriminators import ViewpointDiscriminator
-from e3dge_video.models.encoders.fusion import ResidualFilmHead
+from e3dge_video.models.encoders.fusion import ResidualMLP
 from e3dge_video.models.encoders.hybrid import HybridEncoders
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 
@@ -77,7 +77,7 @@ def test_detail_starts_as_nothing_and_changes_colours_only(local: Local) -> None
     assert detail is not None
     assert torch.equal(model.generator.render(planes, SIDE, modulation=detail).features, plain.features)
     head = detail.branch.film_head
-    assert isinstance(head, ResidualFilmHead)
+    assert isinstance(head.mlp, ResidualMLP)
     torch.manual_seed(2)
     torch.nn.init.normal_(head.mlp.shortcut.weight, std=0.1)  # something to say
     try:

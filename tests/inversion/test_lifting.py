@@ -34,7 +34,7 @@ def picture(camera: Camera, wall: float = 0.1) -> torch.Tensor:
 
 def lifted(camera: Camera):
     coarse = ball(camera, textured=False)
-    return ResidualLift().lift(picture(camera), coarse.alpha, coarse, camera, torch.zeros_like(coarse.alpha))
+    return ResidualLift().lift(picture(camera), coarse.alpha, coarse, camera)
 
 
 def test_input_view_is_given_back():
@@ -63,7 +63,7 @@ def test_nothing_stands_where_the_input_saw_the_wall():
     coarse = ball(camera, textured=False)
     matte = F.max_pool2d(-coarse.alpha, 7, 1, 3).neg()
     real = matte * coarse.color + (1 - matte) * 0.1
-    scene = ResidualLift().lift(2 * real - 1, matte, coarse, camera, torch.zeros_like(matte))
+    scene = ResidualLift().lift(2 * real - 1, matte, coarse, camera)
     image, alpha = ResidualLift().render(scene, coarse, camera)
     surplus = (coarse.alpha - matte)[0, 0] > 0.5
     assert alpha[0, 0][surplus].max() < 0.3
@@ -75,7 +75,7 @@ def test_hidden_side_continues_without_a_seam():
     camera, behind = Camera.orbit(0.0, 0.0), Camera.orbit(2.8, 0.0)
     bright = ball(camera, textured=False)
     image = 2 * (bright.color * 1.4 + (1 - bright.alpha) * 0.1) - 1
-    scene = ResidualLift().lift(image, bright.alpha, bright, camera, torch.zeros_like(bright.alpha))
+    scene = ResidualLift().lift(image, bright.alpha, bright, camera)
     seen, alpha = ResidualLift().render(scene, ball(behind, textured=False), behind)
     inside = alpha[0, 0] > 0.99
     assert seen[0, 0][inside].std() < 0.05
@@ -97,7 +97,7 @@ def test_shoulders_cut_by_the_crop_go_on_beyond_it_and_fade():
     matte = coarse.alpha.clone()
     matte[:, :, 48:] = 1.0
     image = (2 * (0.8 * matte + 0.1 * (1 - matte)) - 1).expand(-1, 3, -1, -1)
-    scene = ResidualLift().lift(image, matte, coarse, camera, torch.zeros_like(matte))
+    scene = ResidualLift().lift(image, matte, coarse, camera)
     nothing = replace(coarse, color=coarse.color * 0, alpha=coarse.alpha * 0)
     shown, _ = ResidualLift().render(scene, nothing, other)
     row = (shown[0].mean(dim=0)[60] + 1) / 2
@@ -127,7 +127,7 @@ def test_hair_beyond_the_outline_takes_the_tone_of_the_edit():
     coarse = ball(camera, textured=False)
     matte = F.max_pool2d(coarse.alpha, 7, 1, 3)
     image = 2 * (0.5 * matte + 0.1 * (1 - matte)) - 1
-    scene = ResidualLift().lift(image.expand(-1, 3, -1, -1), matte, coarse, camera, torch.zeros_like(matte))
+    scene = ResidualLift().lift(image.expand(-1, 3, -1, -1), matte, coarse, camera)
     lighter = replace(coarse, color=coarse.color + 0.2 * coarse.alpha)
     shown, _ = ResidualLift().render(scene, lighter, camera, Change.between(coarse, lighter))
     beyond = (matte - coarse.alpha)[0, 0] > 0.5
@@ -141,7 +141,7 @@ def test_a_wrinkle_takes_the_same_share_of_brighter_skin():
     coarse = ball(camera, textured=False)
     model = float(coarse.color[..., 32, 32].mean())
     image = (2 * 0.9 * coarse.alpha - 1).expand(-1, 3, -1, -1)
-    scene = ResidualLift().lift(image, coarse.alpha, coarse, camera, torch.zeros_like(coarse.alpha))
+    scene = ResidualLift().lift(image, coarse.alpha, coarse, camera)
     wrinkled = replace(coarse, color=coarse.color.clone())
     wrinkled.color[..., 30:34, 20:44] *= 0.85
     shown, _ = ResidualLift().render(scene, wrinkled, camera, Change.between(coarse, wrinkled))

@@ -32,10 +32,11 @@ class IRBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, *, squeeze: bool = True) -> None:
         super().__init__()
+        self.stride = stride
         self.shortcut = (
-            nn.MaxPool2d(1, stride)
+            nn.Identity()
             if inputs == outputs
-            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            else nn.Sequential(nn.Conv2d(inputs, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         )
         self.residual = nn.Sequential(
             nn.BatchNorm2d(inputs),
@@ -47,7 +48,9 @@ class IRBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.residual(x)
+        # The shortcut skips pixels before its convolution: one with a stride of its own overwrites foreign memory in
+        # its backward pass on a CPU (PyTorch 2.14, channels last).
+        return self.shortcut(x[..., :: self.stride, :: self.stride]) + self.residual(x)
 
 
 class FeaturePyramid(nn.Module):

@@ -5,6 +5,8 @@ E3DGE, section 4.2 (Eqs. 8, 9) and 4.3 (Eq. 10). Letters: N points in any leadin
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -66,76 +68,57 @@ class SFTFusion(nn.Module):
 
 
 class FilmHead(nn.Module):
-    """Local features ⊕ PE(x) → modulation of f_G (Eq. 9): how, the subclasses say. Each starts as the identity.
+    """Local features ⊕ PE(x) → modulation of f_G (Eq. 9). Starts as the identity.
 
     Args:
-        channels: Of the local features.
-        features: Of f_G.
+        network: What makes γ and β, side by side: [..., C + 45] → [..., 2 F].
         scale: World coordinates are multiplied by it before their encoding.
     """
 
-    def __init__(self, channels: int = 256, features: int = 256, scale: float = 1.0) -> None:
+    def __init__(self, network: nn.Module, scale: float = 1.0) -> None:
         super().__init__()
-        self.inputs, self.outputs, self.scale = channels + 3 + 6 * OCTAVES, 2 * features, scale
+        self.mlp, self.scale = network, scale
 
     def forward(self, local: Tensor, points: Tensor) -> FeatureModulation:
         """[..., C] at world points [..., 3]"""
-        values = self.values(torch.cat([local, positional_encoding(points * self.scale)], dim=-1))
-        return FeatureModulation(*values.chunk(2, dim=-1))
-
-    def values(self, x: Tensor) -> Tensor:
-        """γ and β side by side. [..., I] → [..., 2 F]"""
-        raise NotImplementedError
+        x = torch.cat([local, positional_encoding(points * self.scale)], dim=-1)
+        return FeatureModulation(*self.mlp(x).chunk(2, dim=-1))
 
 
-class ResidualFilmHead(FilmHead):
-    """Through one residual MLP: the head of the released weights."""
+def film_head(
+    kind: Literal["residual", "deep", "linear"],
+    channels: int = 256,
+    features: int = 256,
+    *,
+    scale: float = 1.0,
+    width: int = 128,
+) -> FilmHead:
+    """A head of one of three kinds.
 
-    def __init__(self, channels: int = 256, features: int = 256, scale: float = 1.0) -> None:
-        super().__init__(channels, features, scale)
-        self.mlp = ResidualMLP(self.inputs, self.outputs)
-        _silence(self.mlp)
-
-    def values(self, x: Tensor) -> Tensor:
-        return self.mlp(x)
-
-
-class DeepFilmHead(FilmHead):
-    """Through two residual MLPs, 128 channels between them: ours for EG3D, whose f_G is narrow."""
-
-    def __init__(self, channels: int = 256, features: int = 256, scale: float = 1.0, *, hidden: int = 128) -> None:
-        super().__init__(channels, features, scale)
-        self.first, self.mlp = ResidualMLP(self.inputs, hidden), ResidualMLP(hidden, self.outputs)
-        _silence(self.mlp)
-
-    def values(self, x: Tensor) -> Tensor:
-        return self.mlp(self.first(x))
-
-
-class LinearFilmHead(FilmHead):
-    """Through one linear layer with equalised learning rate: the head that the released training options name."""
-
-    def __init__(self, channels: int = 256, features: int = 256, scale: float = 1.0) -> None:
-        super().__init__(channels, features, scale)
-        self.linear = FullyConnected(self.inputs, self.outputs)
-        nn.init.zeros_(self.linear.weight)
-
-    def values(self, x: Tensor) -> Tensor:
-        return self.linear(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
-
-
-#: By name in the options.
-FILM_HEADS: dict[str, type[FilmHead]] = {
-    "residual": ResidualFilmHead,
-    "deep": DeepFilmHead,
-    "linear": LinearFilmHead,
-}
-
-
-def _silence(mlp: ResidualMLP) -> None:
-    """Make a residual MLP say nothing, until it has learned."""
-    for values in (mlp.linear1.weight, mlp.linear1.bias, mlp.shortcut.weight):
+    Args:
+        kind: "residual": one residual MLP, of the released weights; "linear": one linear layer with equalised learning
+            rate, which the released training options name; "deep": two residual MLPs, ours for EG3D's narrow f_G.
+        channels: Of the local features.
+        features: Of f_G.
+        scale: World coordinates are multiplied by it before their encoding.
+        width: Between the two MLPs of "deep".
+    """
+    inputs, outputs = channels + 3 + 6 * OCTAVES, 2 * features
+    if kind == "linear":
+        linear = PointLinear(inputs, outputs)
+        nn.init.zeros_(linear.weight)
+        return FilmHead(linear, scale)
+    last = ResidualMLP(inputs if kind == "residual" else width, outputs)
+    for values in (last.linear1.weight, last.linear1.bias, last.shortcut.weight):
         nn.init.zeros_(values)
+    return FilmHead(last if kind == "residual" else nn.Sequential(ResidualMLP(inputs, width), last), scale)
+
+
+class PointLinear(FullyConnected):
+    """`FullyConnected` for any leading shape. [..., I] → [..., O]"""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.flatten(0, -2)).unflatten(0, x.shape[:-1])
 
 
 def _mlp(channels: int) -> nn.Sequential:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from e3dge_video.config.encoders import HybridEncodersConfig, LocalBranchConfig
-from e3dge_video.models.encoders.fusion import FILM_HEADS, SFTFusion
+from e3dge_video.models.encoders.fusion import SFTFusion, film_head
 from e3dge_video.models.encoders.local_encoder import LocalEncoder
 from e3dge_video.models.encoders.psp import HybridPSP
 from e3dge_video.models.encoders.residual_aligner import ResidualAligner
@@ -32,7 +32,9 @@ class LocalBranch(nn.Module):
         )
         self.aligner = None if config.mode == "projected" else ResidualAligner(config.aligner_widths)
         self.fusion = SFTFusion(config.channels) if config.mode == "hybrid" else None
-        self.film_head = FILM_HEADS[config.film_head](config.channels, features, config.coordinate_scale)
+        self.film_head = film_head(
+            config.film_head, config.channels, features, scale=config.coordinate_scale, width=config.film_width
+        )
 
 
 class HybridEncoders(nn.Module):

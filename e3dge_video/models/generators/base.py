@@ -100,6 +100,10 @@ class Generator(Protocol):
         """(L, W) of a W+ code."""
 
     @property
+    def feature_width(self) -> int:
+        """Channels of the features f_G that local detail modulates."""
+
+    @property
     def mean_latents(self) -> Tensor:
         """Mean of w, the target of truncation. [W], or [L, W] where a code's rows have means of their own"""
 

@@ -177,7 +177,7 @@ class Model:
     def compute_unit(self) -> Iterator[tuple[str, Tensor]]:
         """The small networks alone."""
         aligned, local = formula_input("sft_enc", 16, 257), formula_input("sft_dec", 16, 256)
-        yield "unit.modulation_of_input.mod", self.branch.film_head.values(0.5 * formula_input("mod", 16, 301))
+        yield "unit.modulation_of_input.mod", self.branch.film_head.mlp(0.5 * formula_input("mod", 16, 301))
         yield "unit.sft_of_inputs", self.fusion(local, aligned[:, :256], aligned[:, 256:])
         yield "unit.pe_of_input.pe", positional_encoding(0.12 * formula_input("pe", 16, 3))
 

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera, pinhole_intrinsics
 from e3dge_video.geometry.projection import axial_depth, in_image, project, sample_map
-from e3dge_video.models.encoders.fusion import DeepFilmHead, LinearFilmHead, ResidualFilmHead
+from e3dge_video.models.encoders.fusion import PointLinear, ResidualMLP, film_head
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.weights.convert_e3dge import e3dge_config, e3dge_to_native
 
 FILE = "units_formula"
 #: Names of the official class that each variant is, and its head here.
 VARIANTS = {
-    "in_resnetfc": ("HGPIFuNetGANResidualResnetFC", ResidualFilmHead),
-    "bn_equallinear": ("HGPIFuNetGANResidual", LinearFilmHead),
+    "in_resnetfc": ("HGPIFuNetGANResidualResnetFC", ResidualMLP),
+    "bn_equallinear": ("HGPIFuNetGANResidual", PointLinear),
 }
 
 
@@ -51,7 +51,7 @@ def encoded(variant: str) -> dict[str, Tensor]:
         f"{variant}.residual_conv_b0": stems[0][:1, :8, ::2, ::2],
         f"{variant}.depth_conv_b0": stems[1][:1, :8, ::2, ::2],
         f"{variant}.feat": encoder(residual, depth),
-        f"{variant}.modulation": head.values(head_input),
+        f"{variant}.modulation": head.mlp(head_input),
         **{f"hg.stack{number}": output for number, output in enumerate(hourglasses)},
     }
 
@@ -106,5 +106,5 @@ def test_the_checkpoint_tells_the_variant(variant: str) -> None:
 def test_a_new_head_changes_nothing() -> None:
     """Training starts from the global reconstruction."""
     local, points, features = torch.randn(2, 5, 256), torch.randn(2, 5, 3), torch.randn(2, 5, 256)
-    for head in (ResidualFilmHead(), DeepFilmHead(), LinearFilmHead()):
+    for head in (film_head("residual"), film_head("deep"), film_head("linear")):
         assert torch.equal(head(local, points)(features), features)

@@ -66,6 +66,11 @@ class EG3D(nn.Module):
         return self.config.z_dim
 
     @property
+    def feature_width(self) -> int:
+        """Channels of the mean of the planes' features."""
+        return self.config.backbone.plane_channels
+
+    @property
     def latent_shape(self) -> tuple[int, int]:
         """(L, W) of a W+ code."""
         return self.config.latent_shape

@@ -51,6 +51,11 @@ class StyleSDF(nn.Module):
         return self.config.z_dim
 
     @property
+    def feature_width(self) -> int:
+        """Channels of the field's last layer before the view's."""
+        return self.config.siren.width
+
+    @property
     def latent_shape(self) -> tuple[int, int]:
         """(L, W) of a W+ code."""
         return self.config.latent_shape
