@@ -100,12 +100,17 @@ def encode_source(branch: LocalBranch, residual: Tensor, view: View) -> SourceDe
     return SourceDetail(residual, branch.encoder(residual, view.depth) if reads else None, view)
 
 
-def realigned(branch: LocalBranch, residual: Tensor, view: View) -> Tensor:
-    """E_ADA: the residual as it would be of another global reconstruction (Eq. 11). [B, 3, S, S]
+def edited_source(branch: LocalBranch, residual: Tensor, view: View) -> SourceDetail:
+    """The same of edited codes, whose reconstruction is `view`: E_ADA moves the residual along with the edit (§4.3)."""
+    if branch.config.mode == "hybrid":
+        residual = realigned(branch, residual, view)
+    return encode_source(branch, residual, view)
 
-    A branch without E_ADA leaves it as it is.
-    """
-    return residual if branch.aligner is None else branch.aligner(residual, view.picture)
+
+def realigned(branch: LocalBranch, residual: Tensor, view: View) -> Tensor:
+    """E_ADA: the residual as it would be of another global reconstruction (Eq. 11). [B, 3, S, S]"""
+    assert branch.aligner is not None
+    return branch.aligner(residual, view.picture)
 
 
 def detail_toward(branch: LocalBranch, residual: Tensor, source: SourceDetail, target: View) -> LocalDetail:

@@ -17,8 +17,8 @@ from e3dge_video.inversion.detail import (
     SourceDetail,
     View,
     detail_toward,
+    edited_source,
     encode_source,
-    realigned,
 )
 from e3dge_video.models.discriminators import ViewpointDiscriminator
 from e3dge_video.models.encoders.hybrid import HybridEncoders
@@ -90,12 +90,9 @@ class HybridInverter(nn.Module):
             latents: Edited W+ codes. [B, L, W]
         """
         coarse = self.generator.render(self.generator.planes(latents), inversion.camera)
-        detail, branch = None, self.encoders.local
-        if branch is not None:
-            moved = inversion.residual
-            if branch.config.mode == "hybrid":  # else F_L is not read, or there is nothing to realign with
-                moved = realigned(branch, moved, seen_from(coarse, inversion.camera))
-            detail = self._detail(moved, coarse, inversion.camera)
+        branch = self.encoders.local
+        view = seen_from(coarse, inversion.camera)
+        detail = None if branch is None else edited_source(branch, inversion.residual, view)
         return replace(inversion, latents=latents, coarse=coarse, detail=detail)
 
     def detail(self, inversion: HybridInversion, target: SurfaceRender, camera: Camera) -> LocalDetail | None:

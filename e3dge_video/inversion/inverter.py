@@ -13,10 +13,19 @@ from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import unproject
-from e3dge_video.inversion.detail import View, normalised_depth
+from e3dge_video.inversion.detail import (
+    SourceDetail,
+    View,
+    detail_toward,
+    edited_source,
+    encode_source,
+    normalised_depth,
+)
 from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, clean_rim
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
+from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
+from e3dge_video.models.encoders.residual_blender import ResidualBlender
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.base import Generator, Planes, RenderOutput
 from e3dge_video.models.matting import MatteNet
@@ -46,15 +55,19 @@ class Inversion:
         latents: W+ codes. [B, L, W]
         camera: Camera of each picture.
         planes: Heads of the codes; computed once, rendered from as many views as wanted.
-        lifted: What the pictures add to the global reconstruction.
-        coarse: The global reconstruction itself, Î0.
+        coarse: The global reconstruction, Î0.
+        local: Δ and what E1 makes of it; None without a local branch.
+        layer: The reconstruction with local detail; without a local branch the global one.
+        lifted: What the pictures add to `layer`.
     """
 
     latents: Tensor
     camera: Camera
     planes: Planes
-    lifted: LiftedResidual
     coarse: Layer
+    local: SourceDetail | None
+    layer: Layer
+    lifted: LiftedResidual
 
 
 @dataclass(frozen=True)
@@ -64,12 +77,14 @@ class EditedHead:
     Attributes:
         latents: Edited codes. [B, L, W]
         planes: Their heads.
+        local: Local detail as E_ADA fits it to the edited head; None without a local branch.
         layer: The edited head at the input view.
         change: What the edit does to the input view.
     """
 
     latents: Tensor
     planes: Planes
+    local: SourceDetail | None
     layer: Layer
     change: Change
 
@@ -90,7 +105,7 @@ class Picture:
 
 
 class Inverter(nn.Module):
-    """The method: E0 and E_ξ → G0 → residual → lift.
+    """The method: E0 and E_ξ → G0 → Δ → E1 → G with local detail → lift of what is still missing.
 
     Args:
         generator: G.
@@ -102,6 +117,8 @@ class Inverter(nn.Module):
         expression: Orthonormal basis of what expression changes in a code. [K, W]
         neural_resolution: Side of the volume rendering, pixels.
         resolution: Side of the pictures, pixels.
+        local: E1, E_ADA, fusion and FiLM head; None: local detail is the lift's alone.
+        blender: Learned part of the lift; None: its plain rule.
     """
 
     expression: Tensor
@@ -118,16 +135,19 @@ class Inverter(nn.Module):
         *,
         neural_resolution: int,
         resolution: int,
+        local: LocalBranch | None = None,
+        blender: ResidualBlender | None = None,
     ) -> None:
         super().__init__()
         self.generator, self.encoder, self.pose_encoder = generator, encoder, pose_encoder
         self.face_points, self.matte = face_points, matte
+        self.local, self.blender = local, blender
         self.register_buffer("expression", expression)
         self._edits = tuple(directions)
         for edit, direction in directions.items():
             self.register_buffer(f"direction_{edit}", direction)
         self.neural_resolution, self.resolution = neural_resolution, resolution
-        self.lift = ResidualLift()
+        self.lift = ResidualLift(blender=blender)
 
     @property
     def directions(self) -> dict[str, Tensor]:
@@ -154,15 +174,27 @@ class Inverter(nn.Module):
             camera: Camera of each crop.
         """
         planes = self.generator.planes(latents)
-        coarse = self.layer(planes, latents, camera)  # Î0 = G(w, ξ)
-        lifted = self.lift.lift(image, self.foreground(image, landmarks), coarse, camera)  # Δ = I − Î0
-        return Inversion(latents, camera, planes, lifted, coarse)
+        rendered = self.generator.render(planes, camera, resolution=self.neural_resolution)  # Î0 = G0(w, ξ)
+        coarse, foreground = self._finished(rendered, latents), self.foreground(image, landmarks)
+        local, layer = None, coarse
+        if self.local is not None:
+            view = self.view(rendered, camera)
+            local = encode_source(self.local, self.residual(image, foreground, rendered, view), view)  # F_L = E1(Δ)
+            layer = self._detailed(planes, latents, camera, local.residual, local, view)
+        lifted = self.lift.lift(image, foreground, layer, camera)
+        return Inversion(latents, camera, planes, coarse, local, layer, lifted)
 
     def edit(self, inversion: Inversion, latents: Tensor) -> EditedHead:
         """Move an inversion's codes; where something new stands, the residual will step back."""
-        planes = self.generator.planes(latents)
-        edited = self.layer(planes, latents, inversion.camera)
-        return EditedHead(latents, planes, edited, Change.between(inversion.coarse, edited))
+        planes, camera, local = self.generator.planes(latents), inversion.camera, None
+        if self.local is None or inversion.local is None:
+            layer = self.layer(planes, latents, camera)
+        else:
+            view = self.view(self.generator.render(planes, camera, resolution=self.neural_resolution), camera)
+            residual = inversion.local.residual
+            local = edited_source(self.local, residual, view)
+            layer = self._detailed(planes, latents, camera, residual, local, view)
+        return EditedHead(latents, planes, local, layer, Change.between(inversion.layer, layer))
 
     def synthesize(self, inversion: Inversion, camera: Camera, edited: EditedHead | None = None) -> Picture:
         """Render the inverted subject from any camera, with its own detail.
@@ -172,12 +204,14 @@ class Inverter(nn.Module):
             camera: Where to look from; `inversion.camera` itself costs no rendering, that view is known.
             edited: The subject with moved codes.
         """
+        head = inversion if edited is None else edited
         if camera is inversion.camera:
-            target = inversion.coarse if edited is None else edited.layer
-        elif edited is None:
-            target = self.layer(inversion.planes, inversion.latents, camera)
+            target = head.layer
+        elif self.local is None or inversion.local is None or head.local is None:
+            target = self.layer(head.planes, head.latents, camera)
         else:
-            target = self.layer(edited.planes, edited.latents, camera)
+            view = self.view(self.generator.render(head.planes, camera, resolution=self.neural_resolution), camera)
+            target = self._detailed(head.planes, head.latents, camera, inversion.local.residual, head.local, view)
         change = None if edited is None else edited.change
         image, alpha = self.lift.render(inversion.lifted, target, camera, change)
         return Picture(image, target.depth, alpha)
@@ -208,8 +242,20 @@ class Inverter(nn.Module):
         return (whole * ((image + 1) * alpha - 1 - view.picture)).detach()
 
     def layer(self, planes: Planes, latents: Tensor, camera: Camera) -> Layer:
-        """Heads as a camera sees them, at the pictures' size."""
-        rendered = self.generator.render(planes, camera, resolution=self.neural_resolution)
+        """Heads as a camera sees them, without local detail, at the pictures' size."""
+        return self._finished(self.generator.render(planes, camera, resolution=self.neural_resolution), latents)
+
+    def _detailed(
+        self, planes: Planes, latents: Tensor, camera: Camera, residual: Tensor, source: SourceDetail, view: View
+    ) -> Layer:
+        """Heads with local detail, `view` being their global reconstruction from `camera`."""
+        assert self.local is not None
+        detail = detail_toward(self.local, residual, source, view)
+        rendered = self.generator.render(planes, camera, resolution=self.neural_resolution, modulation=detail)
+        return self._finished(rendered, latents)
+
+    def _finished(self, rendered: RenderOutput, latents: Tensor) -> Layer:
+        """After super-resolution, at the pictures' size."""
         color = _continued_to_border((self.generator.upsample(rendered, latents) + 1) / 2)
         size = color.shape[-1]
         alpha = _enlarged(rendered.alpha, size)

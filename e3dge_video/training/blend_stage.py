@@ -155,7 +155,7 @@ class BlendStage:
                 for k in tqdm(range(count), desc=path.stem, unit="pair")
             ]
             temporary = path.with_suffix(".tmp")
-            save_file({name: torch.cat([one[name] for one in made]).half() for name in made[0]}, temporary)
+            save_file({name: torch.cat([one[name] for one in made]).half().contiguous() for name in made[0]}, temporary)
             temporary.replace(path)
         examples = Examples(**load_file(path))
         if len(examples) != 2 * count:
