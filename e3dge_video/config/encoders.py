@@ -57,6 +57,9 @@ class LocalBranchConfig:
     channels: int = 256  # of F_L
     stacks: int = 4  # hourglasses
     depth: int = 2  # of each hourglass
+    #: Let the residual itself follow E1's channels, reduced to the map's size: the FiLM head then sees from its first
+    #: step on what is missing at a point, and learns in hours of a CPU what takes days without.
+    residual_skip: bool = False
     aligner_widths: tuple[int, ...] = (16, 32, 48, 64)  # E_ADA's, from full size down
     #: "residual": one residual MLP; "deep": two of them; "linear": one linear layer.
     film_head: Literal["residual", "deep", "linear"] = "residual"
@@ -66,6 +69,11 @@ class LocalBranchConfig:
     #: Which points of the target view count as seen in the reference view: all that project inside it, or those of them
     #: that no other part of the head hides there (depth test).
     visibility: Literal["in_image", "depth"] = "in_image"
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels of the local features."""
+        return self.channels + 3 * self.residual_skip
 
 
 @dataclass(frozen=True)

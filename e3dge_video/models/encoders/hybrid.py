@@ -29,11 +29,13 @@ class LocalBranch(nn.Module):
             channels=config.channels,
             stacks=config.stacks,
             depth=config.depth,
+            residual_skip=config.residual_skip,
         )
+        channels = config.feature_channels
         self.aligner = None if config.mode == "projected" else ResidualAligner(config.aligner_widths)
-        self.fusion = SFTFusion(config.channels) if config.mode == "hybrid" else None
+        self.fusion = SFTFusion(channels) if config.mode == "hybrid" else None
         self.film_head = film_head(
-            config.film_head, config.channels, features, scale=config.coordinate_scale, width=config.film_width
+            config.film_head, channels, features, scale=config.coordinate_scale, width=config.film_width
         )
 
 

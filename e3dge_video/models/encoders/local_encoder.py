@@ -131,6 +131,7 @@ class LocalEncoder(nn.Module):
         norm: Of the stems. The released weights are of "instance"; the released training options name "batch".
         stem_width: Channels of each stem.
         base_width, channels, stacks, depth: Of the hourglass filter.
+        residual_skip: Whether the residual itself follows the filter's channels.
     """
 
     def __init__(
@@ -142,14 +143,20 @@ class LocalEncoder(nn.Module):
         channels: int = 256,
         stacks: int = 4,
         depth: int = 2,
+        residual_skip: bool = False,
     ) -> None:
         super().__init__()
+        self.residual_skip = residual_skip
         self.residual_stem, self.depth_stem = Stem(3, stem_width, norm), Stem(1, stem_width, norm)
         self.filter = HourglassFilter(2 * stem_width, channels, base_width=base_width, stacks=stacks, depth=depth)
 
     def forward(self, residual: Tensor, depth: Tensor) -> Tensor:
         """Residual [B, 3, S, S] and depth [B, 1, S, S], world units → local feature map [B, C, S/4, S/4]."""
-        return self.filter(torch.cat([self.residual_stem(residual), self.depth_stem(depth)], dim=1))[-1]
+        features = self.filter(torch.cat([self.residual_stem(residual), self.depth_stem(depth)], dim=1))[-1]
+        if not self.residual_skip:
+            return features
+        small = F.interpolate(residual, features.shape[-2:], mode="area")
+        return torch.cat([features, small.to(features.dtype)], dim=1)
 
 
 def _norm(kind: Literal["instance", "batch"], channels: int) -> nn.Module:
