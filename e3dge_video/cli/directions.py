@@ -172,6 +172,7 @@ def _write(
 
     if name is not None:
         check_name(name, overwrite=overwrite)
+        read_spec(folder)  # a model, not a run
     write_boundaries(out, directions, edits, config or read_spec(folder).generator, figures)
     if name is not None:
         target, _ = install_with_edits(

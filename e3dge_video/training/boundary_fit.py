@@ -55,7 +55,7 @@ class FittedEdits:
     """Edits from boundaries.
 
     Attributes:
-        directions: A step of strength 1 of each attribute. [L, W] each
+        directions: A step of strength 1 of each attribute, in all rows. [L, W] each
         edits: How each may be used.
         figures: How each was found: samples on either side, accuracy on held-out ones, correlation with the scores.
     """
@@ -85,7 +85,7 @@ def fit_boundaries(
         config: The generator.
         options: How.
         against: Attribute → others whose boundaries it is made orthogonal to.
-        layers: Rows [first, stop) that the edits move; None: all.
+        layers: Rows [first, stop) that the edits may move; None: all.
 
     Raises:
         InputError: Too few scores, or all alike.
@@ -121,9 +121,6 @@ def fit_boundaries(
                 "correlation": round(correlation, 4),
                 "own_share": round(float(normal @ normals[name]), 4),
             }
-    if layers is not None:
-        for direction in directions.values():
-            direction[: layers[0]], direction[layers[1] :] = 0, 0
     unit = "towards samples with a score one standard deviation higher"
     edits = {
         name: EditSpec(

@@ -16,6 +16,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -127,7 +128,8 @@ def draw_samples(
     codes = {part.prefix: latents[:, part.first, : part.width].cpu().numpy() for part in spec.generator.code_parts}
     samples = CodeSamples(folder, drawing, codes)
     stored = io.BytesIO()
-    np.savez(stored, **{key_of(part): codes[part.prefix] for part in spec.generator.code_parts})
+    arrays: Any = {key_of(part): codes[part.prefix] for part in spec.generator.code_parts}
+    np.savez(stored, **arrays)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         atomic.write_bytes(folder / _CODES_FILE, stored.getvalue())

@@ -130,8 +130,14 @@ def assembled(boundaries: Mapping[str, Boundary], attribute: str, config: Genera
             raise ModelError(
                 f"{boundary.folder}: {name} is for layers {first}-{stop - 1}, this generator has 0-{len(direction) - 1}"
             )
-        direction[:first], direction[stop:] = 0, 0
-    return direction, edit
+    return on_layers(direction, edit), edit
+
+
+def on_layers(direction: Tensor, edit: EditSpec) -> Tensor:
+    """A direction [L, W] that moves only the layers of the edit."""
+    first, stop = edit.layers or (0, len(direction))
+    inside = torch.arange(len(direction))
+    return torch.where(((inside >= first) & (inside < stop))[:, None], direction, 0)
 
 
 def write_boundaries(
@@ -145,21 +151,20 @@ def write_boundaries(
 
     Args:
         folder: Where; made if need be, former boundaries of these names are replaced.
-        directions: One for each attribute, alike in all rows of a part that it moves. [L, W] each
+        directions: One for each attribute, in all rows, whatever its layers. [L, W] each
         edits: How each may be used.
         config: The generator that they are for.
         figures: How each was found.
 
     Raises:
-        ModelError: A direction moves the rows of a part differently, or not at all.
+        ModelError: A direction is not the same in all rows of a part, or the folder cannot be written.
     """
     for attribute, direction in directions.items():
-        moved = direction.any(dim=1)
         for part in config.code_parts:
-            rows = direction[part.first : part.stop, : part.width][moved[part.first : part.stop]]
-            if not len(rows) or not torch.allclose(rows, rows[:1].expand_as(rows), rtol=1e-4, atol=1e-6):
-                raise ModelError(f"{folder}: {attribute} does not move the layers alike, as one boundary does")
+            rows = direction[part.first : part.stop, : part.width]
             step = float(rows[0].norm())
+            if not step or not torch.allclose(rows, rows[:1].expand_as(rows), rtol=1e-4, atol=1e-6):
+                raise ModelError(f"{folder}: {attribute} does not move the layers alike, as one boundary does")
             target = folder / (part.prefix + attribute)
             use = BoundaryUse(step, edits[attribute], dict(figures.get(attribute, {})))
             try:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from e3dge_video.errors import ModelError
+from e3dge_video.weights.boundaries import on_layers
 from e3dge_video.weights.bundle import EDITS_FILE, Bundle, BundleSpec, EditSpec, write_bundle
 from e3dge_video.weights.catalog import bundle_roots, imported_bundles
 
@@ -84,7 +85,7 @@ def install_with_edits(
     Args:
         source: The bundle.
         name: Name of the copy.
-        directions: One for each edit. [L, W] each
+        directions: One for each edit, in all rows, whatever its layers. [L, W] each
         edits: How each may be used.
         origin: How each was found, for the provenance.
         overwrite: Replace an imported model of this name.
@@ -95,5 +96,6 @@ def install_with_edits(
     spec = source.spec
     added = {**spec.provenance.get("added_edits", {}), **origin}
     spec = replace(spec, name=name, edits={**spec.edits, **edits}, provenance={**spec.provenance, "added_edits": added})
-    tensors = {**source.tensors, EDITS_FILE: {**source.tensors.get(EDITS_FILE, {}), **directions}}
+    moved = {edit: on_layers(direction, edits[edit]) for edit, direction in directions.items()}
+    tensors = {**source.tensors, EDITS_FILE: {**source.tensors.get(EDITS_FILE, {}), **moved}}
     return install_bundle(spec, tensors, overwrite=overwrite)
