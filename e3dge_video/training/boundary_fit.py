@@ -76,8 +76,8 @@ def fit_boundaries(
 ) -> FittedEdits:
     """Fit one edit for each attribute, in each part of the codes alone.
 
-    Strength 1 goes as far along the normal as codes lie further whose score is a standard deviation higher; the limits
-    are where the outermost hundredth of all samples begins, counted from their mean.
+    Strength 1 is the standard deviation of all samples along the normal; the limits are where their outermost hundredth
+    begins on either side, counted from their mean.
 
     Args:
         samples: The codes.
@@ -112,7 +112,7 @@ def fit_boundaries(
             correlation = float(np.corrcoef(places[scored], values[scored])[0, 1])
             if not correlation > 0:
                 raise InputError(f"{name}: its boundary does not tell the scores; score more pictures, or better")
-            step = correlation * float(places.std())
+            step = float(places.std())
             low, high = np.quantile(places, [0.01, 0.99]) / step
             spans[name].append((float(low), float(high)))
             directions[name][part.first : part.stop, : part.width] = torch.from_numpy(step * normal).float()
@@ -121,7 +121,7 @@ def fit_boundaries(
                 "correlation": round(correlation, 4),
                 "own_share": round(float(normal @ normals[name]), 4),
             }
-    unit = "towards samples with a score one standard deviation higher"
+    unit = "one standard deviation of random codes along the boundary's normal"
     edits = {
         name: EditSpec(
             unit + (f", {', '.join(against[name])} left alone" if against.get(name) else ""),

@@ -93,7 +93,7 @@ def test_from_samples_to_a_model(sampled: Sampled, call: Call, tmp_path: Path) -
     assert "held-out accuracy" in out and "smile" in out and "mood" in out
     spec, former = read_spec(tmp_path / "cache" / "models" / "moody"), read_bundle(sampled.model)
     assert set(spec.edits) == {"age", "smile", "mood"} and spec.name == "moody"
-    assert spec.edits["age"] == former.spec.edits["age"] and "score" in spec.edits["smile"].unit
+    assert spec.edits["age"] == former.spec.edits["age"] and "standard deviation" in spec.edits["smile"].unit
     assert spec.provenance["added_edits"]["smile"]["scored"] == COUNT
     made = read_bundle(tmp_path / "cache" / "models" / "moody").tensors["edits.safetensors"]
     assert torch.equal(made["age"], former.tensors["edits.safetensors"]["age"])
