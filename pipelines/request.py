@@ -56,7 +56,7 @@ def run(
 
     Args:
         video: The clip.
-        edits: Edits as text: `age`, `smile=1.5`, `age=0@0s,2@4s` (strength at times), `age:0-7=1.2` (some layers).
+        edits: Edits as text: `age`, `smile=1.5`, `age=0@0s,1.2@4s` (strength at times), `age:0-7=1.2` (some layers).
         orthogonal: Each edit leaves alone what those before it move along.
         views: Views as text: `input` (default), `frontal`, `orbit`, `ellipse`, `YAW,PITCH` in degrees beside the input
             camera, or a camera path in a .json file. The first one is `rgb.mp4`.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     "edits",
     multiple=True,
     metavar="NAME[:LAYERS][=STRENGTH|=S@T,S@T,…]",
-    help="An edit, repeatable: age, smile=1.5, age=0@0s,2@4s (strength at times), age:0-7=1.2 (some layers).",
+    help="An edit, repeatable: age, smile=1.5, age=0@0s,1.2@4s (strength at times), age:0-7=1.2 (some layers).",
 )
 @click.option("--orthogonal", is_flag=True, help="Each --edit leaves alone what those before it move along.")
 @click.option(
@@ -91,7 +91,7 @@ def run_command(
     \b
     e3dge-video run talk.mp4 --edit age
     e3dge-video run talk.mp4 --edit smile=1.2 --view 20,0 --view orbit
-    e3dge-video run talk.mp4 --edit age=0@0s,2@4s --out older
+    e3dge-video run talk.mp4 --edit age=0@0s,1.2@4s --out older
     """
     from e3dge_video.pipelines.request import run
 

@@ -77,7 +77,7 @@ def parse_edits(texts: Sequence[str], known: Mapping[str, EditSpec], rows: int) 
 
 
 def parse_edit(text: str, known: Mapping[str, EditSpec], rows: int) -> Edit:
-    """Read `age`, `smile=1.5`, `age=0@0s,2@4s`; with layers `age:0-7`, `age:5=1.2`, `smile:0-3=0@0s,1@2s`.
+    """Read `age`, `smile=1.5`, `age=0@0s,1.2@4s`; with layers `age:0-7`, `age:5=1.2`, `smile:0-3=0@0s,1@2s`.
 
     The limits of an attribute hold for some of its layers as for all: no row of a code ever goes farther than was
     looked at.
