@@ -122,7 +122,7 @@ def beside(view: View) -> View:
 def captions(options: PortraitOptions, other: View) -> tuple[str, ...]:
     """Names of compare.mp4's panels: input, global reconstruction, result, other view, depth."""
     edits = ", ".join(
-        f"{edit.name} {edit.keyframes[0][1]:g}" if len(edit.keyframes) == 1 else f"{edit.name} over time"
+        f"{edit.label} {edit.keyframes[0][1]:g}" if len(edit.keyframes) == 1 else f"{edit.label} over time"
         for edit in options.edits
     )
     view = options.views[0]
@@ -170,7 +170,7 @@ def _stages(
         MapStage(
             "portrait",
             "portrait",
-            Portrait(model, options.edits, views, options.no_face),
+            Portrait(model, options.edits, options.orthogonal, views, options.no_face),
             {"crops": "prep", "track": "track", "settled": "settle"},
             bytes_per_frame=size * size * (3 + 5 * len(views)),
         ),

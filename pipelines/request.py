@@ -16,7 +16,7 @@ from e3dge_video.errors import ConfigError, InputError
 from e3dge_video.faces.landmarks import LandmarkOptions
 from e3dge_video.faces.landmarks.base import BackendName
 from e3dge_video.geometry.views import View, parse_view
-from e3dge_video.inversion.editing import Edit, parse_edit
+from e3dge_video.inversion.editing import parse_edits
 from e3dge_video.pipelines.core.progress import make_progress
 from e3dge_video.pipelines.options import NoFace, PortraitOptions
 from e3dge_video.pipelines.portrait import RunResult, make_executor, run_video
@@ -31,6 +31,7 @@ def run(
     video: str | Path,
     *,
     edits: Sequence[str] = (),
+    orthogonal: bool = False,
     views: Sequence[str] = (),
     model: str = "starter",
     out: str | Path | None = None,
@@ -55,7 +56,8 @@ def run(
 
     Args:
         video: The clip.
-        edits: Edits as text: `age`, `smile=1.5`, `age=0@0s,2@4s` (strength at times).
+        edits: Edits as text: `age`, `smile=1.5`, `age=0@0s,1.2@4s` (strength at times), `age:0-7=1.2` (some layers).
+        orthogonal: Each edit leaves alone what those before it move along.
         views: Views as text: `input` (default), `frontal`, `orbit`, `ellipse`, `YAW,PITCH` in degrees beside the input
             camera, or a camera path in a .json file. The first one is `rgb.mp4`.
         model: Name or folder of a model bundle.
@@ -95,7 +97,8 @@ def run(
     since, until = _span(start, end, preview)
     options = PortraitOptions(
         model=folder,
-        edits=_edits(edits, {name: use.limits for name, use in spec.edits.items()}),
+        edits=parse_edits(edits, spec.edits, spec.generator.latent_shape[0]),
+        orthogonal=orthogonal,
         views=_views(views),
         smooth_s=smooth,
         no_face=no_face,
@@ -111,14 +114,6 @@ def run(
             video, target, options, runner, overwrite=overwrite, resume=resume, chunk_frames=chunk,
             threads=threads or min(os.cpu_count() or 1, 8),
         )  # fmt: skip
-
-
-def _edits(texts: Sequence[str], known: dict[str, tuple[float, float]]) -> tuple[Edit, ...]:
-    edits = tuple(parse_edit(text, known) for text in texts)
-    names = [edit.name for edit in edits]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"--edit {twice[0]}: is given {len(twice)} times; give one strength, or keyframes over time")
-    return edits
 
 
 def _views(texts: Sequence[str]) -> tuple[View, ...]:

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 
 from e3dge_video.faces.landmarks import LandmarkOptions, choose_backend
-from e3dge_video.inversion.editing import parse_edit
+from e3dge_video.inversion.editing import parse_edits
 from e3dge_video.io.indexing import build_index
 from e3dge_video.pipelines.core.plan import cut_chunks
 from e3dge_video.pipelines.core.spec import Job, MapStage, Payload
@@ -45,11 +45,11 @@ def main() -> None:
     """Measure and print."""
     arguments = _arguments()
     model = find_bundle(arguments.model).absolute()
-    known = {name: use.limits for name, use in read_spec(model).edits.items()}
+    spec = read_spec(model)
     backend, _ = choose_backend(LandmarkOptions())
     options = PortraitOptions(
         model,
-        edits=tuple(parse_edit(edit, known) for edit in arguments.edit),
+        edits=parse_edits(arguments.edit, spec.edits, spec.generator.latent_shape[0]),
         landmarks=LandmarkOptions(backend),
     )
     video, threads = arguments.video.absolute(), arguments.threads

@@ -64,7 +64,8 @@ def info(name: str, as_json: bool) -> None:
         click.echo(f"  {title:<12} {text}")
     click.echo("  edits" if spec.edits else "  edits        none")
     for edit, use in sorted(spec.edits.items()):
-        click.echo(f"    {edit:<14} {use.limits[0]:g} … {use.limits[1]:g}   1 = {use.unit}")
+        layers = "" if use.layers is None else f"   (layers {use.layers[0]}-{use.layers[1] - 1} only)"
+        click.echo(f"    {edit:<14} {use.limits[0]:g} … {use.limits[1]:g}   1 = {use.unit}{layers}")
     click.echo("  files")
     for file, digest in spec.files.items():
         size = (folder / file).stat().st_size / 1e6

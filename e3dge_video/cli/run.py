@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     "--edit",
     "edits",
     multiple=True,
-    metavar="NAME[=STRENGTH|=S@T,S@T,…]",
-    help="An edit, repeatable: age, smile=1.5, age=0@0s,2@4s (strength at times).",
+    metavar="NAME[:LAYERS][=STRENGTH|=S@T,S@T,…]",
+    help="An edit, repeatable: age, smile=1.5, age=0@0s,1.2@4s (strength at times), age:0-7=1.2 (some layers).",
 )
+@click.option("--orthogonal", is_flag=True, help="Each --edit leaves alone what those before it move along.")
 @click.option(
     "--view",
     "views",
@@ -83,14 +84,14 @@ def run_command(
     resume: bool, smooth: float, no_face: Literal["hold", "pass", "blank"], person: int, start: str | None,
     end: str | None, preview: bool, landmarks: BackendName, landmark_file: Path | None,
     executor: Literal["ray", "local"], address: str | None, device: str, chunk: int, threads: int | None,
-    progress: Literal["auto", "bar", "line", "json", "none"],
+    progress: Literal["auto", "bar", "line", "json", "none"], orthogonal: bool,
 ) -> None:  # fmt: skip
     """Turn VIDEO into a 4D portrait folder: new views, edits and depth, with sound and exact times.
 
     \b
     e3dge-video run talk.mp4 --edit age
     e3dge-video run talk.mp4 --edit smile=1.2 --view 20,0 --view orbit
-    e3dge-video run talk.mp4 --edit age=0@0s,2@4s --out older
+    e3dge-video run talk.mp4 --edit age=0@0s,1.2@4s --out older
     """
     from e3dge_video.pipelines.request import run
 
@@ -98,7 +99,7 @@ def run_command(
         video, edits=edits, views=views, model=model, out=out, overwrite=overwrite, resume=resume, smooth=smooth,
         no_face=no_face, person=person, start=start, end=end, preview=preview, landmarks=landmarks,
         landmark_file=landmark_file, executor=executor, address=address, device=device, chunk=chunk, threads=threads,
-        progress=progress,
+        progress=progress, orthogonal=orthogonal,
     )  # fmt: skip
     time, frames = result.report["time"], result.report["frames"]
     speed = "going on from a stopped run" if time["resumed"] else f"{time['frames_per_second']:.3g} frames per second"

@@ -1,4 +1,4 @@
-"""`e3dge-video train`: heads → generator → landmarks → directions, global, matte → pack."""
+"""`e3dge-video train`: heads → generator → landmarks, global, matte → pack (with directions)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from e3dge_video.cli.directions import directions_group
 
 _CONFIG = click.option(
     "--config",
@@ -24,6 +26,9 @@ _OVERRIDES = click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]�
 @click.group("train")
 def train_group() -> None:
     """Train every part of a model. A run logs to its folder, may be stopped any time and goes on when called again."""
+
+
+train_group.add_command(directions_group)
 
 
 @train_group.command("heads")

@@ -199,6 +199,23 @@ class CameraConfig:
 
 
 @dataclass(frozen=True)
+class CodePart:
+    """Rows of W+ with one space W: for codes of z they are all the same, and a boundary is found in each part alone.
+
+    Attributes:
+        prefix: What the names of its boundaries begin with.
+        first: First row.
+        stop: Row after the last.
+        width: Numbers of a row that are used.
+    """
+
+    prefix: str
+    first: int
+    stop: int
+    width: int
+
+
+@dataclass(frozen=True)
 class EG3DConfig:
     """An EG3D generator, whole."""
 
@@ -238,6 +255,11 @@ class EG3DConfig:
     def latent_shape(self) -> tuple[int, int]:
         """(L, W) of a W+ code."""
         return self.latent_rows, self.w_dim
+
+    @property
+    def code_parts(self) -> tuple[CodePart, ...]:
+        """The only one: all rows."""
+        return (CodePart("", 0, *self.latent_shape),)
 
     @property
     def image_resolution(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from e3dge_video.config.generators import CodePart
 from e3dge_video.errors import ConfigError
 
 
@@ -125,6 +126,14 @@ class StyleSDFConfig:
     def latent_shape(self) -> tuple[int, int]:
         """(L, W) of a W+ code."""
         return self.field_rows + self.decoder_rows, self.latent_width
+
+    @property
+    def code_parts(self) -> tuple[CodePart, ...]:
+        """The field's rows and, if there is one, the decoder's, whose code is mapped from the field's."""
+        parts = (CodePart("renderer_", 0, self.field_rows, self.siren.width),)
+        if self.decoder is None:
+            return parts
+        return (*parts, CodePart("decoder_", self.field_rows, self.latent_shape[0], self.decoder.w_dim))
 
     @property
     def image_resolution(self) -> int:

@@ -76,12 +76,11 @@ def load_inverter(name: str = "starter", *, device: str = "cpu") -> Inverter:
     }
     for part, module in modules.items():
         _fill(module, bundle, ENCODER_FILE, part)
-    edits = _tensors(bundle, EDITS_FILE)
     inverter = Inverter(
         generator,
         **modules,  # type: ignore[arg-type]
-        directions={name: edits[name] for name in spec.edits},
-        expression=edits[EXPRESSION_KEY],
+        directions=directions_of(bundle),
+        expression=_tensors(bundle, EDITS_FILE)[EXPRESSION_KEY],
         neural_resolution=spec.neural_resolution,
         resolution=spec.resolution,
     )
@@ -128,6 +127,26 @@ def generator_of(bundle: Bundle) -> Generator:
     generator = build_generator(bundle.spec.generator)
     _fill(generator, bundle, GENERATOR_FILE, None)
     return generator.eval().requires_grad_(False)
+
+
+def directions_of(bundle: Bundle) -> dict[str, Tensor]:
+    """The editing directions of a bundle already read. [L, W] each
+
+    Raises:
+        ModelError: One is missing, or moves layers that it should leave alone.
+    """
+    tensors, found = (_tensors(bundle, EDITS_FILE) if bundle.spec.edits else {}), {}
+    for name, use in bundle.spec.edits.items():
+        if name not in tensors or tensors[name].shape != bundle.spec.generator.latent_shape:
+            raise ModelError(f"{bundle.folder / EDITS_FILE}: has no direction {name} of the generator's codes")
+        first, stop = use.layers or (0, None)
+        if tensors[name][:first].any() or (stop is not None and tensors[name][stop:].any()):
+            raise ModelError(
+                f"{bundle.folder / EDITS_FILE}: {name} moves other layers than the {first}-{(stop or 0) - 1} that its "
+                "model.json names; import or fit it again"
+            )
+        found[name] = tensors[name]
+    return found
 
 
 def _tensors(bundle: Bundle, file: str) -> dict[str, Tensor]:

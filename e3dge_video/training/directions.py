@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from e3dge_video.errors import ConfigError
 from e3dge_video.heads.edits import edit
-from e3dge_video.heads.latent import LAYOUT
+from e3dge_video.heads.latent import LAYOUT, Z_DIM
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.weights.bundle import EditSpec
 
@@ -76,7 +77,18 @@ class DirectionConfig:
 
 @torch.no_grad()
 def edit_directions(generator: Generator, config: DirectionConfig) -> tuple[dict[str, Tensor], dict[str, EditSpec]]:
-    """Mean code differences of exact pairs; [L, W] per attribute, and how each may be used."""
+    """Mean code differences of exact pairs; [L, W] per attribute, and how each may be used.
+
+    Raises:
+        ConfigError: An edit that procedural heads do not have, or a generator of other codes.
+    """
+    if unknown := [name for name in config.edits if name not in RECIPES]:
+        raise ConfigError(f"{unknown[0]}: procedural heads have no such edit; they have {', '.join(RECIPES)}")
+    if generator.z_dim != Z_DIM:
+        raise ConfigError(
+            f"its z has {generator.z_dim} numbers, a procedural head's {Z_DIM}: exact pairs are for generators trained "
+            "on those heads; for others use `train directions sample` and `fit`"
+        )
     z = np.random.default_rng(config.seed).normal(size=(config.pairs, generator.z_dim)).astype(np.float32)
 
     @cache

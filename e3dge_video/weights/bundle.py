@@ -40,11 +40,13 @@ class EditSpec:
 
     Attributes:
         unit: What strength 1 means, in words.
-        limits: Strengths within which results were looked at and found sensible.
+        limits: Strengths within which results were looked at and found sensible, or that codes drawn at random span.
+        layers: Rows [first, stop) of W+ that the direction moves, and no others; None: all.
     """
 
     unit: str
     limits: tuple[float, float]
+    layers: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,10 @@ class BundleSpec:
     def __post_init__(self) -> None:
         if not isinstance(self.generator, BACKBONES[self.backbone]):
             raise ConfigError(f"backbone {self.backbone} does not go with a {type(self.generator).__name__}")
+        rows = self.generator.latent_shape[0]
+        for name, use in self.edits.items():
+            if use.layers is not None and not 0 <= use.layers[0] < use.layers[1] <= rows:
+                raise ConfigError(f"edits.{name}.layers = {list(use.layers)}: expected [first, stop] within 0…{rows}")
 
 
 @dataclass(frozen=True)

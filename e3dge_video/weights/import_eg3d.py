@@ -12,7 +12,7 @@ from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
 from e3dge_video.models.generators.eg3d.generator import EG3D
-from e3dge_video.weights.boundaries import Boundary, boundary_edit, repeated
+from e3dge_video.weights.boundaries import Boundary, assembled
 from e3dge_video.weights.bundle import EDITS_FILE, GENERATOR_FILE, BundleSpec
 from e3dge_video.weights.convert_eg3d import eg3d_config, eg3d_to_native, ignored_keys
 from e3dge_video.weights.foreign import ForeignFile, checked_floats, tensor_groups
@@ -71,7 +71,7 @@ def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -
     except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # what nonsense in the options leads to
         reason = str(error).partition("\n")[0]
         raise ModelError(f"{source}: EG3D checkpoint: an option has a value that cannot be used ({reason})") from error
-    directions = {name: repeated(boundaries, name, *config.latent_shape) for name in boundaries}
+    edits = {name: assembled(boundaries, name, config) for name in boundaries}
     generator = EG3D(config)
     generator.load_state_dict(native)
     return Converted(
@@ -83,10 +83,11 @@ def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -
             neural_resolution=config.resolution,
             crop="eg3d",
             generator=config,
-            edits={name: boundary_edit() for name in directions},
+            edits={name: use for name, (_, use) in edits.items()},
             provenance={"project": "EG3D", **facts},
         ),
-        tensors={GENERATOR_FILE: native} | ({EDITS_FILE: directions} if directions else {}),
+        tensors={GENERATOR_FILE: native}
+        | ({EDITS_FILE: {name: direction for name, (direction, _) in edits.items()}} if edits else {}),
         generator=generator.eval().requires_grad_(False),
         used=len(native),
         ignored=ignored | ignored_keys(tensors, config),

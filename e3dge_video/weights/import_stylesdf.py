@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from e3dge_video.config.stylesdf import AFHQ_512, FFHQ_1024
+from e3dge_video.config.stylesdf import AFHQ_512, FFHQ_1024, StyleSDFConfig
 from e3dge_video.errors import ConfigError, ModelError
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
-from e3dge_video.weights.boundaries import Boundary, boundary_edit, repeated
+from e3dge_video.weights.boundaries import Boundary, assembled
 from e3dge_video.weights.bundle import EDITS_FILE, GENERATOR_FILE, BundleSpec, EditSpec
 from e3dge_video.weights.convert_stylesdf import MEAN_SAMPLES, ignored_keys, stylesdf_config, stylesdf_to_native
 from e3dge_video.weights.foreign import ForeignFile, checked_floats, tensor_groups
@@ -70,7 +70,7 @@ def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -
         raise ModelError(f"{source}: {error}") from error
     generator = StyleSDF(config)
     generator.load_state_dict(native)
-    directions, left_out = _edits(boundaries, generator)
+    directions, edits, left_out = _edits(boundaries, config)
     return Converted(
         spec=BundleSpec(
             name="",
@@ -80,7 +80,7 @@ def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -
             neural_resolution=config.resolution,
             crop="afhq" if animals else "ffhq",
             generator=config,
-            edits={name: _KNOWN_EDITS.get(name, boundary_edit()) for name in directions},
+            edits=edits,
             provenance={
                 "project": "StyleSDF",
                 "published_as": None if published is None else published.name,
@@ -110,27 +110,28 @@ def _rest(values: Mapping[str, Any], group: str) -> dict[str, list[str]]:
     return found
 
 
-def _edits(boundaries: Mapping[str, Boundary], generator: StyleSDF) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-    """Directions [L, W] by attribute, and boundaries that are left out by the reason for it.
+def _edits(
+    boundaries: Mapping[str, Boundary], config: StyleSDFConfig
+) -> tuple[dict[str, Tensor], dict[str, EditSpec], dict[str, list[str]]]:
+    """Directions [L, W] by attribute, how each may be used, and what is left out by the reason for it.
 
     One strength moves both: `renderer_ATTRIBUTE` all rows of the field, `decoder_ATTRIBUTE` all rows of the decoder.
     """
-    config = generator.config
     directions: dict[str, Tensor] = {}
+    edits: dict[str, EditSpec] = {}
     left_out: dict[str, list[str]] = {}
     for attribute in _attributes(boundaries, with_decoder=config.decoder is not None):
         renderer, decoder = f"renderer_{attribute}", f"decoder_{attribute}"
-        if attribute in _UNSTABLE_EDITS:
+        own = boundaries[renderer].use is not None  # found here, not published
+        if attribute in _UNSTABLE_EDITS and not own:
             left_out.setdefault(_UNSTABLE, []).extend(name for name in (renderer, decoder) if name in boundaries)
             continue
-        field_codes = repeated(boundaries, renderer, config.field_rows, config.siren.width)
-        decoder_codes = field_codes[:0]
-        if config.decoder is not None:
-            decoder_codes = repeated(boundaries, decoder, config.decoder_rows, config.decoder.w_dim)
-        elif decoder in boundaries:
+        if config.decoder is None and decoder in boundaries:
             left_out.setdefault(_NO_DECODER, []).append(decoder)
-        directions[attribute] = generator.pack(field_codes[None], decoder_codes[None])[0]
-    return directions, left_out
+        directions[attribute], edits[attribute] = assembled(boundaries, attribute, config)
+        if attribute in _KNOWN_EDITS and not own:
+            edits[attribute] = _KNOWN_EDITS[attribute]
+    return directions, edits, left_out
 
 
 def _attributes(boundaries: Mapping[str, Boundary], *, with_decoder: bool) -> list[str]:

@@ -8,11 +8,13 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from e3dge_video.errors import ModelError
-from e3dge_video.weights.bundle import BundleSpec, write_bundle
+from e3dge_video.weights.boundaries import on_layers
+from e3dge_video.weights.bundle import EDITS_FILE, Bundle, BundleSpec, EditSpec, write_bundle
 from e3dge_video.weights.catalog import bundle_roots, imported_bundles
 
 
@@ -67,3 +69,33 @@ def install_bundle(
         for leftover in (partial, former):
             shutil.rmtree(leftover, ignore_errors=True)
     return target, written
+
+
+def install_with_edits(
+    source: Bundle,
+    name: str,
+    directions: Mapping[str, Tensor],
+    edits: Mapping[str, EditSpec],
+    *,
+    origin: Mapping[str, Any],
+    overwrite: bool = False,
+) -> tuple[Path, BundleSpec]:
+    """Write a copy of a bundle with further edits; those of the same names are replaced.
+
+    Args:
+        source: The bundle.
+        name: Name of the copy.
+        directions: One for each edit, in all rows, whatever its layers. [L, W] each
+        edits: How each may be used.
+        origin: How each was found, for the provenance.
+        overwrite: Replace an imported model of this name.
+
+    Raises:
+        ModelError: The name cannot be used, or the copy cannot be written.
+    """
+    spec = source.spec
+    added = {**spec.provenance.get("added_edits", {}), **origin}
+    spec = replace(spec, name=name, edits={**spec.edits, **edits}, provenance={**spec.provenance, "added_edits": added})
+    moved = {edit: on_layers(direction, edits[edit]) for edit, direction in directions.items()}
+    tensors = {**source.tensors, EDITS_FILE: {**source.tensors.get(EDITS_FILE, {}), **moved}}
+    return install_bundle(spec, tensors, overwrite=overwrite)

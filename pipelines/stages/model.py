@@ -12,7 +12,7 @@ from torch import Tensor
 
 from e3dge_video.geometry.cameras import EG3D_FOCAL, Camera, pinhole_intrinsics
 from e3dge_video.geometry.views import View, view_cameras
-from e3dge_video.inversion.editing import Edit, apply_edits
+from e3dge_video.inversion.editing import Edit, apply_edits, edit_steps
 from e3dge_video.inversion.inverter import EditedHead, Inversion, Inverter
 from e3dge_video.inversion.load import load_inverter
 from e3dge_video.inversion.settling import compose
@@ -76,12 +76,14 @@ class Portrait:
     Attributes:
         setup: The model; for the key, the worker has it.
         edits: Edits with their strength over time.
+        orthogonal: Whether each edit leaves alone what those before it move along.
         views: Views to render.
         no_face: What frames without a face show.
     """
 
     setup: SetupModel
     edits: tuple[Edit, ...]
+    orthogonal: bool
     views: tuple[View, ...]
     no_face: NoFace
 
@@ -118,10 +120,11 @@ class Portrait:
         return results
 
     def _edited(self, inverter: Inverter, inversion: Inversion, times: list[float]) -> EditedHead | None:
-        strengths = [{edit.name: edit.strength(time) for edit in self.edits} for time in times]
-        if not any(strength for wanted in strengths for strength in wanted.values()):
+        strengths = torch.tensor([[edit.strength(time) for edit in self.edits] for time in times])
+        if not strengths.any():
             return None
-        return inverter.edit(inversion, apply_edits(inversion.latents, inverter.directions, strengths))
+        steps = edit_steps(self.edits, inverter.directions, orthogonal=self.orthogonal)
+        return inverter.edit(inversion, apply_edits(inversion.latents, steps, strengths.to(steps)))
 
     def _without_face(self, results: dict[str, NDArray], missing: NDArray[np.bool_], crops: NDArray[np.uint8]) -> None:
         """Frames without a face hold what their stand-in shows, or show the plain crop, or nothing."""

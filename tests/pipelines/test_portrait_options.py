@@ -128,6 +128,27 @@ def test_frames_without_a_face(clip: Studio, stages: dict[str, Any], tmp_path: P
     assert not rendered["blank"]["portrait"]["rgb_0"][gone].any()
 
 
+def test_edits_on_some_layers_add_up_to_one_on_all(clip: Studio, tmp_path: Path) -> None:
+    always = ((0.0, 1.0),)
+    whole = clip.stages(tmp_path / "whole", edits=(Edit("age", always),))["portrait"]
+    halves = (Edit("age", always, (0, 3)), Edit("age", always, (3, 6)))
+    parts = clip.stages(tmp_path / "parts", edits=halves)["portrait"]
+    half = clip.stages(tmp_path / "half", edits=halves[:1])["portrait"]
+    np.testing.assert_allclose(parts["rgb_0"].astype(int), whole["rgb_0"].astype(int), atol=1)
+    assert change(half["rgb_0"], whole["rgb_0"]).mean() > 0.1
+
+
+def test_orthogonal_edits(clip: Studio, tmp_path: Path) -> None:
+    """The order counts, and a result made without is not taken for one made with."""
+    always = ((0.0, 1.0),)
+    edits = (Edit("age", always), Edit("smile", always))
+    plain = clip.stages(tmp_path / "plain", edits=edits)["portrait"]
+    made = clip.stages(tmp_path / "plain", edits=edits, orthogonal=True)["portrait"]
+    turned = clip.stages(tmp_path / "turned", edits=edits[::-1], orthogonal=True)["portrait"]
+    assert change(made["rgb_0"], plain["rgb_0"]).mean() > 0.01
+    assert change(made["rgb_0"], turned["rgb_0"]).mean() > 0.01
+
+
 def test_frames_without_a_face_are_counted(clip: Studio, plain: Path) -> None:
     assert json.loads((plain / "report.json").read_text())["frames"]["without_face_spans"] == [[14, 23]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,25 @@ from torch import Tensor
 
 import e3dge_video
 from e3dge_video.errors import ConfigError, ModelError
+from e3dge_video.inversion.load import directions_of
 from e3dge_video.inversion.verify import verify_bundle
 from e3dge_video.models.build import build_generator
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.runs import averaged, load_generator_run
 from e3dge_video.weights import importing
-from e3dge_video.weights.bundle import GENERATOR_FILE, BundleSpec, read_bundle, read_spec, write_bundle
+from e3dge_video.weights.boundaries import write_boundaries
+from e3dge_video.weights.bundle import (
+    EDITS_FILE,
+    GENERATOR_FILE,
+    BundleSpec,
+    EditSpec,
+    read_bundle,
+    read_spec,
+    write_bundle,
+)
 from e3dge_video.weights.importing import import_model
 from tests.support.official_models import OFFICIAL_MODELS, STYLESDF_MODEL, OfficialModel
+from tests.support.refusals import refusal
 
 State = dict[str, Tensor]
 
@@ -132,6 +144,57 @@ def test_an_import_takes_or_lists_everything(official: OfficialModel, tmp_path: 
     generator = e3dge_video.load_generator("heads")
     moved = generator.map(torch.zeros(1, generator.z_dim)) + direction
     assert not torch.equal(generator.planes(moved).values, generator.planes(moved - direction).values)
+
+
+def found_here(official: OfficialModel, folder: Path) -> tuple[Tensor, EditSpec]:
+    """Write the boundaries of an edit; returns what was written."""
+    config, _ = official.native(official.state())
+    generator = torch.Generator().manual_seed(3)
+    direction = torch.zeros(config.latent_shape)
+    for part in config.code_parts:
+        direction[part.first : part.stop, : part.width] = torch.randn(part.width, generator=generator)
+    edit = EditSpec("a little wiser", (-1.5, 2.5), layers=(1, 3))
+    write_boundaries(folder, {"wise": direction}, {"wise": edit}, config, {"wise": {"seed": 3}})
+    return direction, edit
+
+
+def test_boundaries_found_here_are_imported_as_they_are(official: OfficialModel, tmp_path: Path) -> None:
+    direction, edit = found_here(official, tmp_path / "edits")
+    done = import_model([official.write(tmp_path), tmp_path / "edits"], "heads")
+    assert done.spec.edits == {"wise": edit}
+    made = directions_of(read_bundle(done.folder))["wise"]
+    torch.testing.assert_close(made[1:3], direction[1:3])
+    assert not made[0].any() and not made[3:].any()
+
+
+def test_uses_of_boundaries_that_cannot_be(official: OfficialModel, cache: Path, tmp_path: Path) -> None:
+    found_here(official, tmp_path / "edits")
+    # Of an edit with two boundaries the last one's use counts.
+    path = tmp_path / "edits" / f"{official.native(official.state())[0].code_parts[-1].prefix}wise" / "edit.json"
+    good = json.loads(path.read_text())
+    for change, message in [
+        ({"step": -1.0}, "the step above 0"),
+        ({"step": "far"}, "step = 'far': expected float"),
+        ({"steps": 1.0}, "steps is not an option"),
+        ({"edit": {**good["edit"], "limits": [2, 1]}}, "the limits rising"),
+        ({"edit": {**good["edit"], "layers": [2, 999]}}, "is for layers 2-998, this generator has 0-"),
+    ]:
+        path.write_text(json.dumps(good | change))
+        assert message in refusal(cache, official.write(tmp_path), tmp_path / "edits")
+
+
+def test_a_direction_keeps_to_its_layers(official: OfficialModel, tmp_path: Path) -> None:
+    folder, generator = bundle(official, tmp_path / "bundle")
+    native, rows = read_bundle(folder).tensors[GENERATOR_FILE], generator.latent_shape[0]
+    spec = replace(read_spec(folder), edits={"wise": EditSpec("wiser", (-1.0, 1.0), layers=(0, 2))})
+    write_bundle(folder, spec, {GENERATOR_FILE: native, EDITS_FILE: {"wise": torch.ones(generator.latent_shape)}})
+    with pytest.raises(ModelError, match="wise moves other layers than the 0-1 that its"):
+        directions_of(read_bundle(folder))
+    values = json.loads((folder / "model.json").read_text())
+    values["edits"]["wise"]["layers"] = [3, rows + 1]
+    (folder / "model.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=rf"edits.wise.layers = \[3, {rows + 1}\]: expected \[first, stop\] within"):
+        read_spec(folder)
 
 
 def test_an_import_verifies(official: OfficialModel, tmp_path: Path) -> None:
