@@ -1,7 +1,7 @@
 """A frozen generator as a teacher: heads drawn on the fly, with everything that is true of them (§4.1).
 
 A training sample is {S, ξ, I}: code, camera and picture, whatever the generator. What its shape S is, and how a student
-is compared with it, depends on the generator: `geometry_supervision.py`. Letters: B heads, V views of each.
+is compared with it, depends on the generator: `shape_teaching.py`. Letters: B heads, V views of each.
 """
 
 from __future__ import annotations
