@@ -92,7 +92,7 @@ class Checkpoint:
             raise ConfigError(
                 f"{path}: was written by a run with other options; choose another output folder or remove this one"
             )
-        if state.get("workers", 1) != self.workers:
+        if state["workers"] != self.workers:
             raise ConfigError(
                 f"{path}: was written by {state['workers']} processes, these are {self.workers}; start as many, so "
                 "that the run goes on with the batches it would have had"

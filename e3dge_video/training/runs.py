@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
 from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
 from e3dge_video.config.generators import EG3DConfig
@@ -28,7 +30,9 @@ from e3dge_video.training.loop import LoopConfig, train
 from e3dge_video.training.mapping_stage import MappingStage, MappingStageConfig
 from e3dge_video.training.matte_stage import MatteStage, MatteStageConfig
 from e3dge_video.training.points_stage import FacePointsConfig, FacePointsStage
+from e3dge_video.training.pose_stage import HeadPoseConfig, HeadPoses, PoseStage
 from e3dge_video.training.render_stage import RenderConfig, RenderStage
+from e3dge_video.training.workers import choose_device
 from e3dge_video.weights.bundle import read_bundle, read_spec
 
 
@@ -67,6 +71,16 @@ class GlobalRun:
     init: Path | None = None
     loop: LoopConfig = field(default_factory=LoopConfig)
     stage: GlobalConfig = field(default_factory=GlobalConfig)
+
+
+@dataclass(frozen=True)
+class PoseRun:
+    """`train pose`: E_ξ alone, behind an E0 that is kept."""
+
+    encoder: Path = Path("global")  # folder of E0's run
+    init: Path | None = None
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    stage: HeadPoseConfig = field(default_factory=HeadPoseConfig)
 
 
 @dataclass(frozen=True)
@@ -135,6 +149,24 @@ def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
     return train(stage, run.loop, folder, resolved=to_mapping(run))
 
 
+def train_pose(run: PoseRun, folder: Path) -> dict[str, float]:
+    """Train E_ξ."""
+    torch.manual_seed(run.loop.seed)
+    weights = averaged(run.encoder)
+    sizes = run_config(run.encoder).get("encoder")
+    if not isinstance(sizes, dict) or "encoder" not in weights:
+        raise ConfigError(f"{run.encoder}: holds no E0; give the folder of a run of `train global`, or of a bundle")
+    options = from_mapping(GlobalEncoderConfig, sizes, source=str(run.encoder))
+    encoder = GlobalEncoder(options, tuple(weights["encoder"]["mean_latents"].shape))
+    load_weights(encoder, weights, "encoder", run.encoder)
+    pose_encoder = PoseEncoder(*encoder.feature_shape)
+    if run.init is not None:
+        load_weights(pose_encoder, averaged(run.init), "pose_encoder", run.init)
+    source = HeadPoses(HeadViews(run.stage.data, run.stage.held_out), run.stage)
+    stage = PoseStage(encoder.to(choose_device(run.loop.device)), pose_encoder, source)
+    return train(stage, run.loop, folder, resolved=to_mapping(run))
+
+
 def train_matte(run: MatteRun, folder: Path) -> dict[str, float]:
     """Train the matte."""
     torch.manual_seed(run.loop.seed)
@@ -176,6 +208,23 @@ def averaged(folder: Path) -> dict[str, dict[str, Any]]:
     raise ConfigError(
         f"{folder}: no training run (averaged.pt or checkpoint.pt) and no model bundle here; train this part first"
     )
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Mapping[str, Any]], part: str, source: Path) -> None:
+    """Let a module take over a part of a run's or bundle's weights.
+
+    Raises:
+        ConfigError: There is no such part, or one of other sizes.
+    """
+    if part not in weights:
+        raise ConfigError(
+            f"{source}: holds no {part}, only {', '.join(weights)}; give the folder of the run that has it"
+        )
+    try:
+        module.load_state_dict(weights[part])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"{source}: its {part} is not of the configured sizes: {reason}") from None
 
 
 def run_config(folder: Path) -> dict[str, Any]:

@@ -97,10 +97,11 @@ class Teacher:
             share: Of the cameras' full range.
         """
         z = self._normal(rng, count, self.generator.z_dim)
-        latents = self.generator.map(z, truncation=self.config.truncation)
-        planes = self.generator.planes(latents)
         viewpoints = [self._viewpoints(count, rng, share) for _ in range(views)]
-        return TeacherBatch(latents, planes, tuple(self._view(latents, planes, viewpoint) for viewpoint in viewpoints))
+        with torch.autocast(z.device.type, enabled=False):  # what is taught is exact, however the student computes
+            latents = self.generator.map(z, truncation=self.config.truncation)
+            planes = self.generator.planes(latents)
+            return TeacherBatch(latents, planes, tuple(self._view(latents, planes, v) for v in viewpoints))
 
     def share(self, step: int) -> float:
         """Of the cameras' full range, at a step of training."""

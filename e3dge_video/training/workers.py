@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
@@ -94,6 +94,11 @@ def joined_workers(device: torch.device) -> Iterator[Workers]:
         yield Workers(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a network's parameters are, and what it computes with must be."""
+    return next(module.parameters()).device
 
 
 def placed(value: Any, device: torch.device) -> Any:

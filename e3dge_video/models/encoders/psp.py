@@ -43,8 +43,17 @@ class StyleHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, H], H at most the head's size → [B, W]"""
         for conv in self.convs:
-            x = F.leaky_relu(conv(x), 0.01)
+            assert isinstance(conv, nn.Conv2d)
+            x = F.leaky_relu(conv(x) if x.shape[-1] > 1 else _middle(conv, x), 0.01)
         return self.linear(x.flatten(1))
+
+
+def _middle(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """The convolution of a map of one pixel, of which only its middle sees anything. [B, C, 1, 1]
+
+    Torch's own one returns arbitrary numbers as the weight's gradient there, in bf16 on a CPU (seen in 2.14).
+    """
+    return F.linear(x.flatten(1), conv.weight[:, :, 1, 1], conv.bias)[..., None, None]
 
 
 class PSPPyramid(nn.Module):
