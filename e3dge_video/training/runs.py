@@ -133,7 +133,8 @@ def train_landmarks(run: LandmarkRun, folder: Path) -> dict[str, float]:
 def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
     """Train E0 and E_ξ."""
     torch.manual_seed(run.loop.seed)
-    generator = load_generator_run(run.generator)
+    device = choose_device(run.loop.device)
+    generator = load_generator_run(run.generator).to(device)
     face_points = FacePoints(generator.latent_shape[1])
     face_points.load_state_dict(averaged(run.face_points)["face_points"])
     encoder = GlobalEncoder(run.encoder, generator.latent_shape)
@@ -145,7 +146,9 @@ def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
     data = HeadViews(run.stage.data, run.stage.held_out)
     _check_latents(generator, data)
     visible = None if run.reader is None else read_metric(averaged(run.reader)["reader"]["weight"])
-    stage = GlobalStage(encoder, pose_encoder, generator, face_points, data, run.stage, run.loop.steps, visible)
+    stage = GlobalStage(
+        encoder, pose_encoder, generator, face_points.to(device), data, run.stage, run.loop.steps, visible
+    )
     return train(stage, run.loop, folder, resolved=to_mapping(run))
 
 
