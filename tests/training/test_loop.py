@@ -1,5 +1,6 @@
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -14,7 +15,10 @@ from torch import nn
 from e3dge_video.errors import BackendError, ConfigError
 from e3dge_video.training.loop import LoopConfig, learning_rate_factor, train
 from e3dge_video.training.workers import choose_device, placed
+from tests.support import shared_batch
 from tests.support.training_runs import log_figures
+
+ROOT = Path(__file__).parents[2]
 
 
 class LineStage:
@@ -202,73 +206,37 @@ def test_batches_are_moved_whole():
     assert inner.landmarks is None
 
 
-SHARED = """
-import sys
-from pathlib import Path
-import numpy as np, torch
-from torch import nn
-from e3dge_video.training.loop import LoopConfig, train
-import torch.distributed as dist
-
-class Shared:
-    '''A batch of eight rows; each of several processes takes its part of them.'''
-    def __init__(self, stop_at):
-        self.net = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1), nn.BatchNorm1d(1, momentum=0.5))
-        self.stop_at = stop_at
-        self.draws = []
-    def modules(self): return {"net": self.net}
-    def parameters(self): return self.net[:3].parameters()
-    def losses(self, step, rng):
-        if step == self.stop_at: raise RuntimeError("power cut")
-        self.draws.append(float(rng.random()))
-        rows = torch.from_numpy(np.random.default_rng([9, step]).normal(size=(8, 3)).astype(np.float32))
-        if dist.is_initialized():
-            rows = rows.chunk(dist.get_world_size())[dist.get_rank()]
-        y = self.net[:3](rows)
-        self.net[3](y.detach())
-        return {"fit": (y[:, 0] - rows.prod(dim=1)).square().mean()}
-    def evaluate(self, modules): return {"bias": float(modules["net"][0].bias[0])}, None
-
-folder, steps, stop_at = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-import os
-torch.manual_seed(int(os.environ.get("RANK", 0)))  # the first process's weights must win
-stage = Shared(stop_at)
-config = LoopConfig(steps=steps, learning_rate=0.01, warmup_steps=1, log_every=5, checkpoint_every=5, threads=1,
-                    evaluate_every=steps, device="cpu", tensorboard=False)
-train(stage, config, folder)
-(folder / f"draws{os.environ.get('RANK', 0)}.txt").write_text(repr(stage.draws))
-"""
-
-
-def _start(script: Path, processes: int, *arguments: object) -> int:
-    """Run the script in so many processes, as torchrun does; returns the exit status."""
-    command = [sys.executable, str(script)]
-    if processes > 1:
-        module = "torch.distributed.run"
-        command = [sys.executable, "-m", module, "--standalone", f"--nproc-per-node={processes}", str(script)]
-    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=300)
-    return done.returncode
+def start_two(*arguments: object) -> list[int]:
+    """The run of `shared_batch` in two processes, as torchrun starts them; returns their exit statuses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "tests.support.shared_batch", *map(str, arguments)]
+    processes = [
+        subprocess.Popen(command, env={**common, "RANK": rank, "LOCAL_RANK": rank}, cwd=ROOT, stderr=subprocess.DEVNULL)
+        for rank in "01"
+    ]
+    return [process.wait(timeout=300) for process in processes]
 
 
 def test_two_processes_with_half_a_batch_each_do_what_one_does_with_the_whole(tmp_path):
-    script = tmp_path / "shared.py"
-    script.write_text(SHARED)
-    assert _start(script, 1, tmp_path / "one", 15, -1) == 0
-    assert _start(script, 2, tmp_path / "two", 15, -1) == 0
+    alone = shared_batch.SharedBatch()
+    train(alone, shared_batch.CONFIG, tmp_path / "one")
+    assert start_two(tmp_path / "two") == [0, 0]
     one, two = (torch.load(tmp_path / name / "checkpoint.pt", weights_only=True) for name in ("one", "two"))
-    for name, value in one["modules"]["net"].items():
-        if "running" not in name:
-            torch.testing.assert_close(two["modules"]["net"][name], value, rtol=1e-4, atol=1e-6, msg=name)
-    torch.testing.assert_close(
-        two["modules"]["net"]["3.running_mean"], one["modules"]["net"]["3.running_mean"], rtol=1e-4, atol=1e-6
-    )
+    for kind in ("modules", "averages"):
+        for name, value in one[kind]["fit"].items():
+            torch.testing.assert_close(two[kind]["fit"][name], value, rtol=1e-4, atol=1e-6, msg=name)
+    means = (state["modules"]["statistics"]["running_mean"] for state in (two, one))
+    torch.testing.assert_close(*means, rtol=1e-4, atol=1e-6)
     first, second = ([r["fit"] for r in log_figures(tmp_path / name) if "fit" in r] for name in ("one", "two"))
     assert first == pytest.approx(second, rel=1e-4) and len(first) == 3
     draws = [(tmp_path / "two" / f"draws{rank}.txt").read_text() for rank in (0, 1)]
-    assert draws[0] == (tmp_path / "one" / "draws0.txt").read_text() != draws[1]  # each draws a share of its own
+    assert draws[0] == repr(alone.draws) != draws[1]  # each draws a share of its own
     # A stopped run of two goes on, to the very same numbers.
-    assert _start(script, 2, tmp_path / "stopped", 15, 8) != 0
-    assert _start(script, 2, tmp_path / "stopped", 15, -1) == 0
+    assert 0 not in start_two(tmp_path / "stopped", 8)
+    assert start_two(tmp_path / "stopped") == [0, 0]
     assert log_figures(tmp_path / "stopped") == log_figures(tmp_path / "two")
     same_state(tmp_path / "stopped", tmp_path / "two")
 
