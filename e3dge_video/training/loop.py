@@ -147,7 +147,7 @@ def _run(
         journal = None
         if workers.first:
             journal = stack.enter_context(Journal(folder, first, tensorboard=config.tensorboard))
-            if notes:
+            if notes and first == 0:
                 journal.notes(first, notes)
         bar = stack.enter_context(
             tqdm(

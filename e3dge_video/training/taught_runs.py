@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 
+from e3dge_video.config.backbones import GeneratorConfig
 from e3dge_video.config.encoders import PSPConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
@@ -92,7 +93,7 @@ def train_taught_pose(run: TaughtPoseRun, folder: Path) -> dict[str, float]:
     torch.manual_seed(run.loop.seed)
     device = choose_device(run.loop.device)
     teacher = load_teacher(run.model, run.samples, run.stage.teacher, device)
-    encoder = load_taught_encoder(run.encoder, teacher)
+    encoder = load_taught_encoder(run.encoder, read_spec(find_bundle(run.model)).generator)
     pose_encoder = ViewpointEncoder(*encoder.feature_shape)
     if run.init is not None:
         load_weights(pose_encoder, averaged(run.init), "pose_encoder", run.init)
@@ -114,14 +115,13 @@ def load_teacher(model: str, samples: int | None, config: TeacherConfig, device:
     return Teacher(generator, config)
 
 
-def load_taught_encoder(folder: Path, teacher: Teacher) -> PSPEncoder:
-    """E0 of a run on the teacher's heads, or of a bundle that holds one, averaged weights, in evaluation mode.
+def load_taught_encoder(folder: Path, generator: GeneratorConfig) -> PSPEncoder:
+    """E0 of a run on a generator's own heads, or of a bundle that holds one, averaged weights, in evaluation mode.
 
     Raises:
         ConfigError: No such run, or the E0 of another generator.
     """
-    options = encoder_options(folder)
-    encoder = build_psp(options, teacher.generator.config)  # type: ignore[attr-defined]
+    encoder = build_psp(encoder_options(folder), generator)
     load_weights(encoder, averaged(folder), "encoder", folder)
     return encoder.eval().requires_grad_(False)
 

@@ -32,6 +32,7 @@ LOOP = [
 #: Runs the commands given as JSON, each in a process of its own that kills itself right after logging its third step.
 KILLED = """
 import json, os, signal, sys
+import tensorboardX
 from e3dge_video.cli.main import main
 from e3dge_video.training import journal, taught_runs
 
@@ -49,7 +50,7 @@ for command in json.loads(sys.argv[1]):
     if child == 0:
         main(command)
     ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-sys.exit(json.dumps(ends))
+print(json.dumps(ends))
 """
 
 
@@ -161,8 +162,8 @@ def runs(commands: dict[str, list[str]]) -> Path:
     done = subprocess.run(
         [sys.executable, "-c", KILLED, json.dumps(killed)], capture_output=True, text=True, timeout=600
     )
-    ends = json.loads(done.stderr.splitlines()[-1])
-    assert ends == [-signal.SIGKILL] * len(NAMES), done.stderr
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [-signal.SIGKILL] * len(NAMES), done.stderr
     return Path(root)
 
 
