@@ -32,7 +32,7 @@ LAYERS = [
 ]
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 #: Heavy or optional: modules that load without them are imported where they are not installed.
-OPTIONAL = {"anny", "decord", "face_alignment", "ray", "lpips", "trimesh", "embreex", "skimage"}
+OPTIONAL = {"anny", "decord", "face_alignment", "ray", "lpips", "tensorboardX", "trimesh", "embreex", "skimage"}
 
 
 def modules() -> Iterator[tuple[str, Path]]:

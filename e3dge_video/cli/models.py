@@ -191,6 +191,8 @@ def _configuration(spec: BundleSpec) -> dict[str, str]:
     encoders = "none: the generator alone, for use from Python"
     if spec.hybrid is not None:
         encoders = f"{spec.hybrid.describe()}; for use from Python"
+    elif spec.psp is not None:
+        encoders = "the paper's E0 and E_ξ; for use from Python"
     elif spec.encoder is not None:
         encoders = "E0, E_ξ, 3D landmarks, matte"
     sizes = f"pictures {spec.resolution} px, volume rendering {spec.neural_resolution} px"

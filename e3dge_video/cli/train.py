@@ -1,4 +1,4 @@
-"""`e3dge-video train`: heads → generator → landmarks, global, matte → pack (with directions)."""
+"""`e3dge-video train`: heads → generator → landmarks, global, pose, local, align, blend, matte → pack (directions)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ _OVERRIDES = click.argument("overrides", nargs=-1, metavar="[SECTION.KEY=VALUE]�
 
 @click.group("train")
 def train_group() -> None:
-    """Train every part of a model. A run logs to its folder, may be stopped any time and goes on when called again."""
+    """Train every part of a model. A run logs to its folder (log.jsonl, and events for TensorBoard), may be stopped any
+    time and goes on when called again. Several GPUs: torchrun --nproc-per-node N -m e3dge_video.cli.main train …
+    """
 
 
 train_group.add_command(directions_group)
@@ -76,13 +78,28 @@ def heads(
         click.echo(f"contact sheet in {sheet}")
 
 
-def _run(schema: str, function: str, config: Path, out: Path, overrides: tuple[str, ...]) -> None:
-    from e3dge_video.config.load import bundled_config, load_config
-    from e3dge_video.training import runs
+def _run(
+    schema: str,
+    function: str,
+    config: Path,
+    out: Path,
+    overrides: tuple[str, ...],
+    *,
+    taught: tuple[str, str] | None = None,
+) -> None:
+    """Read a run's options and train; `taught` names schema and function of a run on a bundle's frozen generator, which
+    options with a `model` describe.
+    """
+    from e3dge_video.config.load import bundled_config, from_mapping, read_values
+    from e3dge_video.training import runs, taught_runs
 
     path = config if config.exists() else bundled_config(str(config))
-    run: Any = load_config(getattr(runs, schema), path, overrides)
-    train: Callable[[Any, Path], dict[str, float]] = getattr(runs, function)
+    values = read_values(path, overrides)
+    module: Any = runs
+    if taught is not None and "model" in values:
+        module, (schema, function) = taught_runs, taught
+    run: Any = from_mapping(getattr(module, schema), values, source=str(path))
+    train: Callable[[Any, Path], dict[str, float]] = getattr(module, function)
     figures = train(run, out)
     for name, value in figures.items():
         click.echo(f"{name:<24} {value:.4f}")
@@ -111,8 +128,20 @@ def landmarks(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
 @_OUT
 @_OVERRIDES
 def global_encoder(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
-    """Train E0 with geometry supervision, and E_ξ with it (§4.1, §4.4)."""
-    _run("GlobalRun", "train_global", config, out, overrides)
+    """Train E0 with geometry supervision (§4.1): on rendered heads, and E_ξ with it; or, given a `model`, on heads that
+    the generator of this bundle makes up.
+    """
+    taught = "TaughtGlobalRun", "train_taught_global"
+    _run("GlobalRun", "train_global", config, out, overrides, taught=taught)
+
+
+@train_group.command("pose")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def pose(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Train E_ξ behind a finished E0 (§4.4): on rendered heads or, given a `model`, on those of its generator."""
+    _run("PoseRun", "train_pose", config, out, overrides, taught=("TaughtPoseRun", "train_taught_pose"))
 
 
 @train_group.command("local")
@@ -165,12 +194,19 @@ def attributes(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
 @_OUT
 @_OVERRIDES
 def pack(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
-    """Find the editing directions and put trained parts together into a model bundle at OUT."""
-    from e3dge_video.config.load import bundled_config, load_config
+    """Find the editing directions and put trained parts together into a model bundle at OUT. Given a `model`: put E0
+    and E_ξ into the bundle of the generator that taught them.
+    """
+    from e3dge_video.config.load import bundled_config, from_mapping, read_values
     from e3dge_video.training.pack import PackRun
     from e3dge_video.training.pack import pack as pack_runs
+    from e3dge_video.training.taught_runs import TaughtPackRun, pack_taught
 
     path = config if config.exists() else bundled_config(str(config))
-    spec = pack_runs(load_config(PackRun, path, overrides), out)
+    values = read_values(path, overrides)
+    if "model" in values:
+        spec = pack_taught(from_mapping(TaughtPackRun, values, source=str(path)), out)
+    else:
+        spec = pack_runs(from_mapping(PackRun, values, source=str(path)), out)
     size = sum((out / name).stat().st_size for name in spec.files) / 1e6
-    click.echo(f"{spec.name}: {size:.1f} MB in {out}; edits: {', '.join(sorted(spec.edits))}")
+    click.echo(f"{spec.name}: {size:.1f} MB in {out}; edits: {', '.join(sorted(spec.edits)) or 'none'}")

@@ -77,6 +77,20 @@ class LocalBranchConfig:
 
 
 @dataclass(frozen=True)
+class PSPConfig:
+    """The paper's E0 for any generator: IR-SE50 body, pyramid, one head for each row of W+ (§7.1).
+
+    Defaults are those for EG3D. On StyleSDF the heads are those of the released model, and `heads` is not looked at.
+    """
+
+    input_size: int = 256
+    #: Width and number of blocks of each stage of the body.
+    stages: tuple[tuple[int, int], ...] = ((64, 3), (128, 4), (256, 14), (512, 3))
+    #: Rows of W+ that read the maps of this side when the input has 256 px.
+    heads: tuple[StyleHeadConfig, ...] = (StyleHeadConfig(5, 32), StyleHeadConfig(4, 64), StyleHeadConfig(5, 128))
+
+
+@dataclass(frozen=True)
 class HybridEncodersConfig:
     """The released encoders for StyleSDF. Defaults are E3DGE_Full_Runner for FFHQ at 1024 px."""
 

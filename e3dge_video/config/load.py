@@ -49,6 +49,15 @@ def load_config(schema: type[T], path: Path | None = None, overrides: Iterable[s
     Raises:
         ConfigError: Unreadable file, unknown key or a value of the wrong type.
     """
+    return from_mapping(schema, read_values(path, overrides), source=str(path) if path else "options")
+
+
+def read_values(path: Path | None = None, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """The plain values of a YAML file and dotted overrides, not yet compared with any schema.
+
+    Raises:
+        ConfigError: Unreadable file, or an override that is none.
+    """
     values: dict[str, Any] = {}
     if path is not None:
         try:
@@ -62,7 +71,7 @@ def load_config(schema: type[T], path: Path | None = None, overrides: Iterable[s
         if not sign:
             raise ConfigError(f"{text}: an override reads section.key=value")
         _assign(values, key.split("."), yaml.safe_load(value), text)
-    return from_mapping(schema, values, source=str(path) if path else "options")
+    return values
 
 
 def from_mapping(schema: type[T], values: Mapping[str, Any], *, source: str = "options", prefix: str = "") -> T:

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from e3dge_video.errors import ModelError
 from e3dge_video.inversion.hybrid import HybridInverter
 from e3dge_video.inversion.inverter import Inverter
-from e3dge_video.models.build import build_generator
+from e3dge_video.models.build import build_generator, build_psp
 from e3dge_video.models.discriminators import ViewpointDiscriminator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.hybrid import HybridEncoders
-from e3dge_video.models.encoders.pose_encoder import PoseEncoder
+from e3dge_video.models.encoders.pose_encoder import PoseEncoder, ViewpointEncoder
+from e3dge_video.models.encoders.psp import PSPEncoder
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
@@ -112,6 +113,32 @@ def hybrid_inverter_of(bundle: Bundle) -> HybridInverter:
     _fill(encoders, bundle, ENCODER_FILE, "encoders")
     _fill(viewpoints, bundle, ENCODER_FILE, "viewpoints")
     return HybridInverter(generator, viewpoints, encoders).eval().requires_grad_(False)
+
+
+def psp_of(bundle: Bundle) -> tuple[PSPEncoder, ViewpointEncoder]:
+    """The paper's E0 and E_ξ of a bundle already read, in evaluation mode: what its generator taught them.
+
+    With `seen = encoder(image)`, `seen.latents` are the codes of a picture, and
+    `generator.camera_at(pose_encoder.pose(seen.features))` is its camera.
+
+    Raises:
+        ModelError: It has none, or tensors that do not fit its options.
+    """
+    if bundle.spec.psp is None:
+        raise ModelError(
+            f"{bundle.folder}: the model {bundle.spec.name} has no E0 trained on its generator's heads; train one with "
+            "`e3dge-video train global` and `train pose`, and put it in with `train pack`"
+        )
+    encoder = build_psp(bundle.spec.psp, bundle.spec.generator)
+    pose_encoder = ViewpointEncoder(*encoder.feature_shape)
+    _fill(encoder, bundle, ENCODER_FILE, "encoder")
+    _fill(pose_encoder, bundle, ENCODER_FILE, "pose_encoder")
+    return encoder.eval().requires_grad_(False), pose_encoder.eval().requires_grad_(False)
+
+
+def load_psp(name: str) -> tuple[PSPEncoder, ViewpointEncoder]:
+    """The same, of a bundle given by name or folder."""
+    return psp_of(read_bundle(find_bundle(name)))
 
 
 def load_settler(folder: Path) -> Settler:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from e3dge_video.models.attributes import AttributeNet
 from e3dge_video.training.encoder_data import draw_batch
 from e3dge_video.training.head_views import HeadViews
+from e3dge_video.training.workers import device_of, placed
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class AttributeStage:
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         self.network.train()
         ids = rng.choice(self.data.train_count, self.config.batch, replace=False)
-        image = self._pictures(ids, rng)
-        return {"attributes": F.smooth_l1_loss(self.network.standardised(image), self.targets[ids])}
+        image, targets = placed((self._pictures(ids, rng), self.targets[ids]), device_of(self.network))
+        return {"attributes": F.smooth_l1_loss(self.network.standardised(image), targets)}
 
     def _pictures(self, ids: NDArray[np.integer], rng: np.random.Generator) -> Tensor:
         image = F.interpolate(draw_batch(self.data, ids, rng, None).image, (self.network.size,) * 2, mode="area")
@@ -59,8 +60,8 @@ class AttributeStage:
         network = modules["attributes"]
         assert isinstance(network, AttributeNet)
         ids = np.asarray(self.data.held_out)
-        read = network.standardised(self._pictures(ids, np.random.default_rng(9)))
-        truth = self.targets[ids]
+        image, truth = placed((self._pictures(ids, np.random.default_rng(9)), self.targets[ids]), device_of(network))
+        read = network.standardised(image)
         figures = {
             f"r_{name}": float(torch.corrcoef(torch.stack([read[:, k], truth[:, k]]))[0, 1])
             for k, name in enumerate(self.data.attribute_names)

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from e3dge_video.geometry.cameras import Camera
 from e3dge_video.io.images import to_array
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.head_views import HeadView, HeadViews
+from e3dge_video.training.workers import placed
 
 
 def evaluate_generator(
@@ -32,14 +32,14 @@ def evaluate_generator(
         PSNR (dB), MAE and MAE on the head (range -1..1), MAE on eyes, brows, mouth and glasses, median depth error
         (world units); and a sheet: truth, rendering, depth.
     """
-    size = min(size, data.size)
+    size, device = min(size, data.size), generator.mean_latents.device
     figures: dict[str, list[float]] = {k: [] for k in ("psnr", "mae", "mae_head", "mae_detail", "depth")}
     rows: list[NDArray[np.uint8]] = []
     for identity in identities:
         record = data.view(identity, view)
-        truth, alpha, depth, detail = _reduced(record, size, data.detail_labels)
-        camera = Camera.from_eg3d(torch.from_numpy(record.camera)[None])
-        latents = generator.map(torch.from_numpy(data.z[identity])[None])
+        truth, alpha, depth, detail = placed(_reduced(record, size, data.detail_labels), device)
+        camera = placed(data.camera(identity, view), device)
+        latents = generator.map(torch.from_numpy(data.z[identity])[None].to(device))
         rendered = generator.render(generator.planes(latents, noise="const"), camera, resolution=size)
         image = over_grey(rendered.rgb, rendered.alpha)[0].clamp(-1, 1)
         error = (image - truth).abs().mean(dim=0)
@@ -78,5 +78,5 @@ def _reduced(record: HeadView, size: int, detail: tuple[int, ...]) -> tuple[Tens
 
 
 def _gray(depth: Tensor, mask: Tensor) -> NDArray[np.uint8]:
-    shade = torch.where(mask, 1.6 - 2 * (depth - 2.2), torch.tensor(-1.0)).clamp(-1, 1)
+    shade = torch.where(mask, 1.6 - 2 * (depth - 2.2), -1.0).clamp(-1, 1)
     return to_array(shade[None].expand(3, -1, -1))

@@ -22,6 +22,7 @@ from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.generator_evaluation import evaluate_generator
 from e3dge_video.training.head_pairs import HeadPairs, change_error
 from e3dge_video.training.head_views import HeadViews, pixel_rays
+from e3dge_video.training.workers import device_of, placed
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class PointStage:
         return (p for p in self.generator.parameters() if id(p) not in kept)
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        batch = self.draw(rng)
+        batch = placed(self.draw(rng), device_of(self.generator))
         latents = self.generator.map(batch.z)
         planes = self.generator.planes(latents, noise="const")
         count = batch.surface.shape[1]

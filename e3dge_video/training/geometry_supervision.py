@@ -1,4 +1,4 @@
-"""Geometry that a generator teaches E0: points, their signed distances and normals (E3DGE, section 5).
+"""Geometry that a StyleSDF generator teaches E0: points, their signed distances and normals (E3DGE, section 5).
 
 The teacher's heads are random, so all that is known of them is exact; the student's codes are compared with them at
 points on the teacher's surface, near it, and anywhere (Eqs. 12 to 15). Letters: B heads, N rays, M points.
@@ -12,18 +12,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from e3dge_video.geometry.cameras import Camera
+from e3dge_video.geometry.cameras import STYLESDF_RADIUS, Camera
 from e3dge_video.geometry.projection import axial_depth
 from e3dge_video.models.generators.base import Planes
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
+from e3dge_video.models.generators.stylesdf.sdf_renderer import SurfaceRender
 from e3dge_video.training.losses import eikonal_loss
 
-#: Standard deviation of the points near the surface, world units: an eighth of the rendered depth.
-NEAR_SURFACE = 0.03
-#: Depth along the optical axis up to which a ray counts as having met the head, world units.
-FOREGROUND_DEPTH = 1.08
+#: Standard deviation of the points near the surface, in halves of the rendered depth: 0.03 world units for faces.
+NEAR_SURFACE = 0.25
 #: Steps from which the cameras' range is this share of the whole; the last step stays as it is.
 _CURRICULUM = ((0, 0.0), (10_000, 0.15), (14_000, 0.25), (18_000, 0.5), (22_000, 0.75))
+
+
+@dataclass(frozen=True)
+class GeometryWeights:
+    """λ_g1, λ_g2, λ_g3 of Eqs. 4, 5, 13 and 14, and what surrounds them. Defaults are the release's."""
+
+    surface: float = 1.0  # distance or density on the surface
+    detail: float = 1.0  # StyleSDF: normals there; EG3D: depth
+    points: float = 0.2  # near the surface and anywhere
+    eikonal: float = 0.1  # StyleSDF alone
+    anywhere: int = 2048  # points of the whole volume, of each head
+    near_surface: float = 0.05  # EG3D: standard deviation of the points near the surface, world units
 
 
 @dataclass(frozen=True)
@@ -48,13 +59,20 @@ class GeometryTargets:
 
 
 def geometry_targets(
-    generator: StyleSDF, planes: Planes, camera: Camera, *, neighbours: Tensor, anywhere: Tensor
+    generator: StyleSDF,
+    planes: Planes,
+    camera: Camera,
+    *,
+    neighbours: Tensor,
+    anywhere: Tensor,
+    rendered: SurfaceRender | None = None,
 ) -> GeometryTargets:
-    """Render the teacher's heads and look at their fields.
+    """Look at the fields of the teacher's heads.
 
     Args:
         planes: The heads.
         camera: One of each head.
+        rendered: What it sees; None: it is rendered here.
         neighbours: Standard normal numbers, for as many points near the surface as rays. [B, N, 3]
         anywhere: Uniform numbers in [0, 1]. [B, K, 3]
 
@@ -63,39 +81,53 @@ def geometry_targets(
     """
     half = generator.config.volume.half_depth
     with torch.no_grad():
-        surface = generator.render(planes, camera).xyz.flatten(2).transpose(1, 2)
-        near = surface + NEAR_SURFACE * neighbours
+        rendered = generator.render(planes, camera) if rendered is None else rendered
+        surface = rendered.xyz.flatten(2).transpose(1, 2)
+        near = surface + NEAR_SURFACE * half * neighbours
         points = torch.cat([near, (2 * anywhere - 1) * half], dim=1)
         inside = torch.cat([(near.abs() < half).all(dim=-1), torch.ones_like(anywhere[..., 0], dtype=torch.bool)], 1)
         normals = generator.signed_distance(planes, surface)[1]
         distances = generator.signed_distance(planes, points)[0][..., 0]
-        foreground = axial_depth(surface, camera) < FOREGROUND_DEPTH
+        foreground = axial_depth(surface, camera) < foreground_depth(generator)
     return GeometryTargets(surface, normals, foreground.to(surface.dtype), points, distances, inside.to(surface.dtype))
 
 
 def geometry_losses(
-    generator: StyleSDF, planes: Planes, targets: GeometryTargets, gradient: Tensor
+    generator: StyleSDF,
+    planes: Planes,
+    targets: GeometryTargets,
+    gradient: Tensor | None,
+    weights: GeometryWeights | None = None,
 ) -> dict[str, Tensor]:
     """Distance of a student's heads from the teacher's, weighted; masked entries count as zeros in the means.
 
     Args:
         planes: The student's heads.
         targets: Of the teacher's.
-        gradient: Derivative of the student's field at samples of its own rendering. [..., 3]
+        gradient: Derivative of the student's field at samples of its own rendering [..., 3]; None: no eikonal term.
+        weights: Of the terms; None: the defaults.
 
     Returns:
         `surface` and `points`: signed distances; `normal`; `eikonal`. [] each
     """
+    weights = weights or GeometryWeights()
     distance, normals = generator.signed_distance(planes, targets.surface)
     distances = generator.signed_distance(planes, targets.points)[0][..., 0]
     seen = targets.foreground[..., None]
     on_surface = distance * seen
-    return {
-        "surface": F.smooth_l1_loss(on_surface, torch.zeros_like(on_surface)),
-        "normal": F.smooth_l1_loss(normals * seen, targets.normals * seen),
-        "points": 0.2 * F.smooth_l1_loss(distances * targets.inside, targets.distances * targets.inside),
-        "eikonal": 0.1 * eikonal_loss(gradient),
+    losses = {
+        "surface": weights.surface * F.smooth_l1_loss(on_surface, torch.zeros_like(on_surface)),
+        "normal": weights.detail * F.smooth_l1_loss(normals * seen, targets.normals * seen),
+        "points": weights.points * F.smooth_l1_loss(distances * targets.inside, targets.distances * targets.inside),
     }
+    if gradient is not None:
+        losses["eikonal"] = weights.eikonal * eikonal_loss(gradient)
+    return losses
+
+
+def foreground_depth(generator: StyleSDF) -> float:
+    """Depth along the optical axis up to which a ray counts as having met the head: 1.08 world units for faces."""
+    return STYLESDF_RADIUS + generator.config.volume.half_depth * 2 / 3
 
 
 def camera_range(step: int) -> float:

@@ -27,6 +27,7 @@ from e3dge_video.training.augmentation import AugmentationConfig
 from e3dge_video.training.encoder_data import EncoderBatch, draw_batch
 from e3dge_video.training.generator_evaluation import over_grey
 from e3dge_video.training.head_views import HeadViews
+from e3dge_video.training.workers import device_of, placed
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class GlobalStage:
             latents = _latents_of(generator, data, range(min(4096, self.train_ids)))
             self.spread = latents.std(dim=0).clamp_min(1e-3)
             encoder.mean_latents.copy_(latents.mean(dim=0).expand_as(encoder.mean_latents))
-        self.visible = visible_metric(generator, latents, data) if visible is None else visible
+        metric = visible_metric(generator, latents, data) if visible is None else visible
+        self.visible = metric.to(generator.mean_latents.device)
 
     def modules(self) -> dict[str, nn.Module]:
         return {"encoder": self.encoder, "pose_encoder": self.pose_encoder}
@@ -95,7 +97,8 @@ class GlobalStage:
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         config = self.config
         self.encoder.train()
-        batch = draw_batch(self.data, rng.choice(self.train_ids, config.batch, replace=False), rng, config.augmentation)
+        rows = rng.choice(self.train_ids, config.batch, replace=False)
+        batch = placed(draw_batch(self.data, rows, rng, config.augmentation), device_of(self.encoder))
         with torch.no_grad():
             target = self.generator.map(batch.z)
         output = self.encoder(batch.image, batch.landmarks)
@@ -120,7 +123,7 @@ class GlobalStage:
         points = torch.stack([
             self._teacher_points(i, v, count, rng)
             for i, v in zip(batch.identities[part], batch.views[part], strict=True)
-        ])  # fmt: skip
+        ]).to(latents.device)  # fmt: skip
         with torch.no_grad():
             truth = self.generator.sample(self.generator.planes(target[part], noise="const"), points)
         ours = self.generator.sample(self.generator.planes(latents[part], noise="const"), points)
@@ -149,7 +152,7 @@ class GlobalStage:
         assert isinstance(encoder, GlobalEncoder) and isinstance(pose_encoder, PoseEncoder)
         rng = np.random.default_rng(7)
         ids = np.asarray(self.data.held_out)[: self.config.evaluate_heads]
-        batch = draw_batch(self.data, ids, rng, self.config.augmentation)
+        batch = placed(draw_batch(self.data, ids, rng, self.config.augmentation), device_of(encoder))
         output = encoder(batch.image, batch.landmarks)
         target = self.generator.map(batch.z)
         difference = output.latents - target
@@ -180,7 +183,7 @@ class GlobalStage:
 
 def _latents_of(generator: EG3D, data: HeadViews, identities: range) -> Tensor:
     """One latent row per identity. [N, W]"""
-    z = torch.from_numpy(data.z[identities.start : identities.stop])
+    z = torch.from_numpy(data.z[identities.start : identities.stop]).to(generator.mean_latents.device)
     return torch.cat([generator.map(part)[:, 0] for part in z.split(256)])
 
 
@@ -197,7 +200,8 @@ def visible_metric(generator: EG3D, latents: Tensor, data: HeadViews, *, probes:
     """
     rng = np.random.default_rng(11)
     width = latents.shape[1]
-    total = torch.zeros(width, width)
+    device = latents.device
+    total = torch.zeros(width, width, device=device)
     batch = min(8, len(latents))
     for _ in range(probes // batch):
         ids = rng.choice(len(latents), batch, replace=False)
@@ -209,10 +213,10 @@ def visible_metric(generator: EG3D, latents: Tensor, data: HeadViews, *, probes:
             surface = unproject(torch.from_numpy(record.depth.astype(np.float32))[None, None], camera)[0]
             on_head = np.flatnonzero(record.depth.reshape(-1) > 0)
             points.append(surface[on_head[rng.integers(0, len(on_head), 2048)]])
-        samples = generator.sample(generator.planes(codes, noise="const"), torch.stack(points))
+        samples = generator.sample(generator.planes(codes, noise="const"), torch.stack(points).to(device))
         opacity = 1 - torch.exp(-F.softplus(samples.density - 1) / 60)
         seen = torch.cat([samples.features[..., :3], 0.5 * opacity], dim=-1)
-        signs = torch.from_numpy(rng.choice([-1.0, 1.0], seen.shape).astype(np.float32))
+        signs = torch.from_numpy(rng.choice([-1.0, 1.0], seen.shape).astype(np.float32)).to(device)
         (gradient,) = torch.autograd.grad((seen * signs).sum() / 2048**0.5, w)
         total += gradient.T @ gradient / probes
     values, vectors = torch.linalg.eigh(total)

@@ -12,6 +12,7 @@ from torch import Tensor
 from e3dge_video.errors import ConfigError
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.head_views import HeadViews, pixel_rays
+from e3dge_video.training.workers import device_of, placed
 
 
 class HeadPairs:
@@ -69,7 +70,7 @@ def change_error(generator: EG3D, pairs: HeadPairs, count: int, points: int, rng
 
     In a pair everything else that G gets wrong cancels out, so that faint changes are learned, too.
     """
-    z, where, change = pairs.draw(count, points, rng)
+    z, where, change = placed(pairs.draw(count, points, rng), device_of(generator))
     planes = generator.planes(generator.map(z.flatten(0, 1)))
     features = generator.sample(planes, where.repeat_interleave(2, dim=0)).features
     color = 2 * features[..., :3].unflatten(0, (-1, 2)) - 1

@@ -1,19 +1,21 @@
 """The only training loop: step, log, checkpoint, resume. It knows nothing of faces; a `Stage` says what one step is.
 
-A stage draws its batch from a generator seeded by (seed, step), so a resumed run sees the very batches that an
-uninterrupted one would have seen and ends with the same weights.
+A stage draws its batch from a generator seeded by (seed, step), in all processes but the first by their number as well.
+So a resumed run sees the very batches that an uninterrupted one would have seen and ends with the same weights.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
-import json
-import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal, Protocol
 
 import cv2
@@ -24,8 +26,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from e3dge_video.errors import ConfigError
-
-log = logging.getLogger(__name__)
+from e3dge_video.training.checkpoints import Checkpoint
+from e3dge_video.training.journal import Journal
+from e3dge_video.training.workers import DeviceOption, Workers, choose_device, joined_workers
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,17 @@ class LoopConfig:
     checkpoint_every: int = 1000
     evaluate_every: int = 2000
     threads: int = 2
-    #: "bf16": networks in half precision (autocast), weights and optimiser in full. About 1.6 times faster where the
-    #: processor has bf16 instructions, slower where it has not.
-    precision: Literal["fp32", "bf16"] = "fp32"
+    #: "bf16", "fp16": networks in half precision (autocast), weights and optimiser in full. On a CPU, bf16 is about 1.6
+    #: times faster where the processor has instructions for it, slower where it has not. fp16 is for GPUs without bf16;
+    #: its gradients are scaled, and steps whose scaled gradients overflow are left out.
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: DeviceOption = "auto"  # "auto": a GPU where there is one
+    tensorboard: bool = True  # events beside log.jsonl
     seed: int = 0
 
 
 class Stage(Protocol):
-    """What is trained, and what one step's loss is."""
+    """What is trained, and what one step's loss is. Sizes of batches are those of one process."""
 
     def modules(self) -> dict[str, nn.Module]:
         """Modules by name, trained or not, that a checkpoint must hold."""
@@ -81,68 +87,162 @@ def learning_rate_factor(step: int, config: LoopConfig) -> float:
 
 
 def train(
-    stage: Stage, config: LoopConfig, folder: Path, *, resolved: Mapping[str, Any] | None = None
+    stage: Stage,
+    config: LoopConfig,
+    folder: Path,
+    *,
+    resolved: Mapping[str, Any] | None = None,
+    notes: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Run a stage to its last step; called again with the same folder it goes on where it stopped.
 
     Args:
-        stage: What to train.
-        config: Length, optimiser and intervals.
-        folder: Receives `checkpoint.pt`, `log.jsonl`, `samples/*.png` and, at the end, `averaged.pt`.
+        stage: What to train. Its modules are moved to the configured device; its batches must come there as well.
+        config: Length, optimiser, intervals and device.
+        folder: Receives `checkpoint.pt`, `log.jsonl`, `tensorboard/`, `samples/*.png` and, at the end, `averaged.pt`.
         resolved: The whole configuration of the run as plain values; saved with the checkpoint, compared on resume.
+        notes: What else the run is made of, in words; logged and saved.
 
     Returns:
-        The last evaluation's figures.
+        The last evaluation's figures; none in processes other than the first.
+
+    Raises:
+        ConfigError: Options that do not fit this machine or the folder's checkpoint, or a loss that is no number.
+        KeyboardInterrupt: It was asked to stop (Ctrl-C, SIGTERM), has finished its step and written a checkpoint.
     """
     torch.set_num_threads(config.threads)
     cv2.setNumThreads(config.threads)
     folder.mkdir(parents=True, exist_ok=True)
-    modules = stage.modules()
+    device = choose_device(config.device)
+    with joined_workers(device) as workers, _StopRequest() as stop:
+        return _run(stage, config, folder, resolved, notes or {}, device, workers, stop)
+
+
+def _run(
+    stage: Stage,
+    config: LoopConfig,
+    folder: Path,
+    resolved: Mapping[str, Any] | None,
+    notes: Mapping[str, str],
+    device: torch.device,
+    workers: Workers,
+    stop: _StopRequest,
+) -> dict[str, float]:
+    modules = {name: module.to(device) for name, module in stage.modules().items()}
     parameters = list(stage.parameters())
+    buffers = [b for module in modules.values() for b in module.buffers() if b.is_floating_point()]
+    workers.share([p.data for module in modules.values() for p in module.parameters()] + buffers)
     optimizer = torch.optim.AdamW(
         parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
     )
+    scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
+    half = torch.float16 if config.precision == "fp16" else torch.bfloat16
     averages = {name: _Average(module, config.ema_half_life) for name, module in modules.items()}
-    step = _resume(folder, modules, averages, optimizer, resolved)
-    figures: dict[str, float] = {}
-    sums: dict[str, float] = {}
-    started, first = time.monotonic(), step
-    with (folder / "log.jsonl").open("a") as journal:
-        progress = tqdm(total=config.steps, initial=step, unit="step", smoothing=0.05, mininterval=2.0)
-        while step < config.steps:
+    averaged = {name: average.module for name, average in averages.items()}
+    checkpoint = Checkpoint(folder, modules, averaged, optimizer, scaler, resolved, notes, workers.count)
+    progress = checkpoint.load()
+    workers.wait()  # nobody writes before everybody has read
+    started, first = time.monotonic(), progress.step
+    with contextlib.ExitStack() as stack:
+        journal = None
+        if workers.first:
+            journal = stack.enter_context(Journal(folder, first, tensorboard=config.tensorboard))
+            if notes and first == 0:
+                journal.notes(first, notes)
+        bar = stack.enter_context(
+            tqdm(
+                total=config.steps,
+                initial=first,
+                unit="step",
+                smoothing=0.05,
+                mininterval=2.0,
+                disable=not workers.first,
+            )
+        )
+        while progress.step < config.steps:
+            step, sums = progress.step, progress.sums
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * learning_rate_factor(step, config)
-            torch.manual_seed((config.seed * 1_000_003 + step) % (1 << 63))
-            with torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
-                losses = stage.losses(step, np.random.default_rng([config.seed, step]))
+            torch.manual_seed((config.seed * 1_000_003 + step + (workers.rank << 40)) % (1 << 63))
+            rng = np.random.default_rng([config.seed, step, workers.rank] if workers.rank else [config.seed, step])
+            with torch.autocast(device.type, half, enabled=config.precision != "fp32"):
+                losses = stage.losses(step, rng)
             total = torch.stack([value.float() for value in losses.values()]).sum()
             optimizer.zero_grad(set_to_none=True)
-            total.backward()
+            scaler.scale(total).backward()
+            workers.average(p.grad for p in parameters if p.grad is not None)
+            scaler.unscale_(optimizer)
             if config.gradient_clip > 0:
-                norm = nn.utils.clip_grad_norm_(parameters, config.gradient_clip)
-                sums["gradient_norm"] = sums.get("gradient_norm", 0.0) + float(norm)
-            if not torch.isfinite(total):
-                raise FloatingPointError(f"the loss became {float(total)} at step {step}: {losses}")
-            optimizer.step()
+                norm = float(nn.utils.clip_grad_norm_(parameters, config.gradient_clip))
+                if math.isfinite(norm) or not scaler.is_enabled():
+                    sums["gradient_norm"] = sums.get("gradient_norm", 0.0) + norm
+            # One number more tells whether any process was asked to stop.
+            values = torch.stack([*(value.detach().float() for value in losses.values()), total.new_tensor(stop.asked)])
+            workers.average([values])
+            *seen, stopping = values.tolist()
+            if not all(map(math.isfinite, seen)):
+                raise ConfigError(
+                    f"the loss is no number any more at step {step} "
+                    f"({', '.join(f'{k} {v:.3g}' for k, v in zip(losses, seen, strict=True))}); "
+                    f"the checkpoint in {folder} is sound: lower loop.learning_rate or turn loop.gradient_clip on"
+                )
+            scaler.step(optimizer)
+            scaler.update()
+            workers.average(buffers)  # statistics of batch normalisation
             for average in averages.values():
                 average.update(step)
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach())
-            step += 1
-            progress.update()
-            if step % config.log_every == 0 or step == config.steps:
+            for name, value in zip(losses, seen, strict=True):
+                sums[name] = sums.get(name, 0.0) + value
+            progress.step = step = step + 1
+            bar.update()
+            last = step == config.steps
+            if step % config.log_every == 0 or last:
                 since = (step - 1) % config.log_every + 1
-                record = {name: value / since for name, value in sums.items()}
-                _write(journal, {"step": step, "seconds": time.monotonic() - started, "from": first, **record})
-                progress.set_postfix({k: f"{v:.4f}" for k, v in list(record.items())[:4]}, refresh=False)
-                sums = {}
-            if step % config.evaluate_every == 0 or step == config.steps:
-                figures = _evaluate(stage, averages, folder, step, journal)
-            if step % config.checkpoint_every == 0 or step == config.steps:
-                _checkpoint(folder, step, modules, averages, optimizer, resolved)
-        progress.close()
-    _save(folder / "averaged.pt", {name: average.module.state_dict() for name, average in averages.items()})
-    return figures
+                means = {name: value / since for name, value in sums.items()}
+                if journal is not None:
+                    journal.losses(step, means, seconds=time.monotonic() - started, **{"from": first})
+                bar.set_postfix({k: f"{v:.4f}" for k, v in list(means.items())[:4]}, refresh=False)
+                progress.sums = {}
+            if step % config.evaluate_every == 0 or last:
+                if journal is not None:
+                    with torch.no_grad():
+                        progress.figures, sheet = stage.evaluate(averaged)
+                    journal.evaluation(step, progress.figures, sheet)
+                workers.wait()
+            if (step % config.checkpoint_every == 0 or last or stopping) and workers.first:
+                checkpoint.save(progress)
+            if stopping and not last:
+                raise KeyboardInterrupt(
+                    f"stopped after step {step} of {config.steps}; {folder} holds a checkpoint of it, and the same "
+                    "command goes on from there"
+                )
+    if workers.first:
+        checkpoint.save_averages()
+    workers.wait()
+    return progress.figures if workers.first else {}
+
+
+class _StopRequest:
+    """Lets a run that is asked to stop finish its step; asked twice, it stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.previous: dict[int, Any] = {}
+
+    def __enter__(self) -> _StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.previous[number] = signal.signal(number, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
 
 class _Average:
@@ -160,69 +260,3 @@ class _Average:
             average.lerp_(value, 1 - decay)
         for kept, buffer in zip(self.module.buffers(), self.source.buffers(), strict=True):
             kept.copy_(buffer)
-
-
-def _evaluate(
-    stage: Stage, averages: Mapping[str, _Average], folder: Path, step: int, journal: Any
-) -> dict[str, float]:
-    with torch.no_grad():
-        figures, sheet = stage.evaluate({name: average.module for name, average in averages.items()})
-    _write(journal, {"step": step, "evaluation": figures})
-    log.info("step %d: %s", step, ", ".join(f"{k} {v:.4f}" for k, v in figures.items()))
-    if sheet is not None:
-        (folder / "samples").mkdir(exist_ok=True)
-        cv2.imwrite(str(folder / "samples" / f"{step:07d}.png"), sheet[..., ::-1])
-    return figures
-
-
-def _checkpoint(
-    folder: Path,
-    step: int,
-    modules: Mapping[str, nn.Module],
-    averages: Mapping[str, _Average],
-    optimizer: torch.optim.Optimizer,
-    resolved: Mapping[str, Any] | None,
-) -> None:
-    state = {
-        "step": step,
-        "modules": {name: module.state_dict() for name, module in modules.items()},
-        "averages": {name: average.module.state_dict() for name, average in averages.items()},
-        "optimizer": optimizer.state_dict(),
-        "config": json.dumps(resolved, default=str, sort_keys=True),
-    }
-    _save(folder / "checkpoint.pt", state)
-
-
-def _resume(
-    folder: Path,
-    modules: Mapping[str, nn.Module],
-    averages: Mapping[str, _Average],
-    optimizer: torch.optim.Optimizer,
-    resolved: Mapping[str, Any] | None,
-) -> int:
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return 0
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["config"] != json.dumps(resolved, default=str, sort_keys=True):
-        raise ConfigError(
-            f"{path}: was written by a run with other options; choose another output folder or remove this one"
-        )
-    for name, module in modules.items():
-        module.load_state_dict(state["modules"][name])
-        averages[name].module.load_state_dict(state["averages"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    log.info("going on from step %d of %s", state["step"], path)
-    return int(state["step"])
-
-
-def _save(path: Path, state: Mapping[str, Any]) -> None:
-    """Write beside, then rename: a killed run never leaves half a checkpoint."""
-    temporary = path.with_suffix(".tmp")
-    torch.save(dict(state), temporary)
-    temporary.replace(path)
-
-
-def _write(journal: Any, record: Mapping[str, Any]) -> None:
-    journal.write(json.dumps({k: round(v, 6) if isinstance(v, float) else v for k, v in record.items()}) + "\n")
-    journal.flush()

@@ -1,14 +1,27 @@
-"""Losses of the generators' own training: adversarial, of the viewpoint, and of the signed distance.
+"""Losses that are formulas: adversarial, of the viewpoint, of the signed distance, and structural features of images.
 
-StyleSDF (Or-El et al. 2022) weighs them 1, 15, 0.1 (eikonal) and 0.05 (minimal surface). All are means over everything
-given.
+StyleSDF (Or-El et al. 2022) weighs the first three 1, 15, 0.1 (eikonal) and 0.05 (minimal surface) when it trains a
+generator; E3DGE's own weights (section 6) are the defaults of the dataclasses here and in `image_losses.py`. All are
+means over everything given, unless said otherwise.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AdversarialWeights:
+    """Eq. 22: λ_adv, λ_D and λ_R1."""
+
+    generator: float = 0.01
+    discriminator: float = 0.01
+    r1: float = 10.0  # γ: half of it weighs the penalty
+    r1_every: int = 16  # steps; the penalty then counts as many times
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -64,3 +77,41 @@ def sphere_distance(points: Tensor, radius: float) -> Tensor:
         World units, negative inside. [...]
     """
     return points.norm(dim=-1) - radius
+
+
+def structural_features(image: Tensor, *, scales: int = 4) -> list[Tensor]:
+    """Edges of an image, by direction, relative to how strong edges are around them; finest scale first.
+
+    Differences of neighbouring pixels in four directions of brightness and two colour contrasts, divided by their local
+    strength: what a picture shows, whatever its light and contrast. Needs no trained network.
+
+    Args:
+        image: RGB in [-1, 1]. [B, 3, H, W]
+        scales: The image and its halvings, as far as they have 8 px.
+
+    Returns:
+        [B, 12, H', W'] each
+    """
+    red, green, blue = image.float().unbind(dim=1)
+    seen = torch.stack([(red + green + blue) / 3, (red - green) / 2, (blue - green) / 2], dim=1)
+    maps = []
+    for _ in range(scales):
+        if min(seen.shape[-2:]) < 8:
+            break
+        here = seen[..., 1:-1, 1:-1]
+        around = [seen[..., 1:-1, 2:], seen[..., 2:, 1:-1], seen[..., 2:, 2:], seen[..., 2:, :-2]]
+        edges = torch.cat([other - here for other in around], dim=1)
+        strength = F.avg_pool2d(edges.square().sum(dim=1, keepdim=True), 5, 1, 2, count_include_pad=False)
+        # Below about a hundredth of the range there is noise rather than structure.
+        maps.append(edges / (strength + 0.02**2).sqrt())
+        seen = F.avg_pool2d(seen, 2)
+    return maps
+
+
+def structural_distance(image: Tensor, truth: Tensor) -> Tensor:
+    """Mean squared distance of `structural_features`, mean of the scales; 0 for equal images, about 2 for unlike ones.
+
+    [B, 3, H, W] twice → [B]
+    """
+    pairs = zip(structural_features(image), structural_features(truth), strict=True)
+    return torch.stack([(a - b).square().sum(dim=1).mean(dim=(1, 2)) for a, b in pairs]).mean(dim=0)

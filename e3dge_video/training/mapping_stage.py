@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from e3dge_video.heads.appearance import appearance
 from e3dge_video.heads.decode import decode
 from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.training.workers import device_of, placed
 
 
 @dataclass(frozen=True)
@@ -71,18 +72,23 @@ class MappingStage:
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         rows = torch.from_numpy(rng.integers(0, self.config.codes, self.config.batch))
-        w = self.generator.map(self.z[rows])[:, 0]
-        error = (self.reader(w) - self.seen[rows]).square()
+        z, seen, weight = placed((self.z[rows], self.seen[rows], self.weight), device_of(self.reader))
+        w = self.generator.map(z)[:, 0]
+        error = (self.reader(w) - seen).square()
         # w keeps unit size, as a mapping network's output has at its start: G's layers are made for that.
         size = (w.square().mean() - 1).square()
-        return {"appearance": (error * self.weight).mean(), "size": 0.1 * size}
+        return {"appearance": (error * weight).mean(), "size": 0.1 * size}
 
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:
         generator, reader = modules["generator"], modules["reader"]
         assert isinstance(generator, EG3D)
-        z, seen = self.z[self.config.codes :], self.seen[self.config.codes :]
+        z, seen = placed((self.z[self.config.codes :], self.seen[self.config.codes :]), device_of(reader))
         w = generator.map(z)[:, 0]
         unexplained = (reader(w) - seen).square().mean(dim=0) / seen.var(dim=0).clamp_min(1e-4)
         r2 = 1 - unexplained
-        figures = {"r2_mean": r2.mean(), "r2_categories": r2[self.category].mean(), "r2_lowest_tenth": r2.quantile(0.1)}
+        figures = {
+            "r2_mean": r2.mean(),
+            "r2_categories": r2[self.category.to(r2.device)].mean(),
+            "r2_lowest_tenth": r2.quantile(0.1),
+        }
         return {name: float(value) for name, value in figures.items()} | {"w_size": float(w.std())}, None

@@ -17,6 +17,7 @@ from e3dge_video.models.matting import MatteNet
 from e3dge_video.training.augmentation import AugmentationConfig
 from e3dge_video.training.encoder_data import draw_batch
 from e3dge_video.training.head_views import HeadViews
+from e3dge_video.training.workers import device_of, placed
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,12 @@ class MatteStage:
         image, truth = self._batch(rng.choice(self.train_ids, self.config.batch, replace=False), rng)
         logits = self.network.logits(image)
         matte = logits.sigmoid()
-        edges = sum(((matte.diff(dim=d) - truth.diff(dim=d)).abs().mean() for d in (2, 3)), start=torch.zeros(()))
+        edges = sum(((matte.diff(dim=d) - truth.diff(dim=d)).abs().mean() for d in (2, 3)), start=matte.new_zeros(()))
         return {"cross_entropy": F.binary_cross_entropy_with_logits(logits, truth), "edges": 0.5 * edges}
 
     def _batch(self, identities: np.ndarray, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         batch = draw_batch(self.data, identities, rng, self.config.augmentation)
+        batch = placed(batch, device_of(self.network))
         size = (self.network.config.input_size,) * 2
         return F.interpolate(batch.image, size, mode="area"), F.interpolate(batch.matte, size, mode="area")
 

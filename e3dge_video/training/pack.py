@@ -16,7 +16,7 @@ from e3dge_video.training.runs import averaged, load_generator_run, run_config
 from e3dge_video.weights.bundle import BundleSpec, read_spec, write_bundle
 from e3dge_video.weights.check_image import check_figures, check_image
 
-_PARTS = ("generator", "landmarks", "encoder", "matte")
+_PARTS = ("generator", "landmarks", "encoder", "pose", "matte")
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class PackRun:
         generator: Folder of the generator's last run.
         landmarks: Folder of the 3D landmarks' run.
         encoder: Folder of E0's and E_ξ's run.
+        pose: Folder of an E_ξ's own run (`train pose`); None: that of E0's run.
         matte: Folder of the matte's run.
         directions: Sizes of the direction estimates.
         notes: Further provenance, in words.
@@ -39,6 +40,7 @@ class PackRun:
     generator: Path = Path("generator")
     landmarks: Path = Path("landmarks")
     encoder: Path = Path("encoder")
+    pose: Path | None = None
     matte: Path = Path("matte")
     directions: DirectionConfig = field(default_factory=DirectionConfig)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -52,7 +54,7 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
     encoder = averaged(run.encoder)
     parts = {
         "encoder": encoder["encoder"],
-        "pose_encoder": encoder["pose_encoder"],
+        "pose_encoder": encoder["pose_encoder"] if run.pose is None else averaged(run.pose)["pose_encoder"],
         "face_points": averaged(run.landmarks)["face_points"],
         "matte": averaged(run.matte)["matte"],
     }
@@ -72,7 +74,7 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
             **run.notes,
             "expression_share": round(share, 4),
             "directions": to_mapping(run.directions) | {"edits": list(run.directions.edits)},
-            "runs": {part: _history(getattr(run, part), part) for part in _PARTS},
+            "runs": {part: history(getattr(run, part), part) for part in _PARTS if getattr(run, part) is not None},
         },
     )
     tensors = {
@@ -83,7 +85,7 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
     return write_bundle(folder, spec, tensors)
 
 
-def _history(folder: Path, part: str) -> dict[str, Any]:
+def history(folder: Path, part: str) -> dict[str, Any]:
     """Options and last figures of the run of a part and of those that it started from; of a bundle, what it says of it.
 
     Paths are shortened to folder names, which mean something elsewhere too.
@@ -97,10 +99,10 @@ def _history(folder: Path, part: str) -> dict[str, Any]:
         record = json.loads(line)
         if "evaluation" in record:
             figures = {"step": record["step"], **{k: round(v, 4) for k, v in record["evaluation"].items()}}
-    history = {"options": _shortened(config), "figures": figures}
+    told: dict[str, Any] = {"options": _shortened(config), "figures": figures}
     if config.get("init") is not None:
-        history["started_from"] = _history(Path(config["init"]), part)
-    return history
+        told["started_from"] = history(Path(config["init"]), part)
+    return told
 
 
 def _shortened(value: Any) -> Any:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.head_views import HeadViews
+from e3dge_video.training.workers import device_of, placed
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,15 @@ class FacePointsStage:
         ids = rng.integers(0, self.train_ids, self.config.batch)
         latents = self.latents[ids]
         latents = latents + self.config.noise * self.spread * torch.randn_like(latents)
+        latents, points = placed((latents, self.points[ids]), device_of(self.face_points))
         # World units are small; the factor brings the loss near one, where the gradient clip is meant to work.
-        return {"points": 100 * (self.face_points(latents) - self.points[ids]).abs().mean()}
+        return {"points": 100 * (self.face_points(latents) - points).abs().mean()}
 
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:
         network = modules["face_points"]
         assert isinstance(network, FacePoints)
-        truth = self.points[self.train_ids :]
-        error = (network(self.latents[self.train_ids :]) - truth).norm(dim=-1)
+        rows = slice(self.train_ids, None)
+        latents, truth = placed((self.latents[rows], self.points[rows]), device_of(network))
+        error = (network(latents) - truth).norm(dim=-1)
         mean_error = (network.mean_points - truth).norm(dim=-1)
         return {"error": float(error.mean()), "error_of_mean_head": float(mean_error.mean())}, None

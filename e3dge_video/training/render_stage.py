@@ -27,6 +27,7 @@ from e3dge_video.training.generator_evaluation import evaluate_generator, over_g
 from e3dge_video.training.head_pairs import HeadPairs, change_error
 from e3dge_video.training.head_views import HeadViews
 from e3dge_video.training.picture_losses import contrast_error, difference_error
+from e3dge_video.training.workers import device_of, placed
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,13 @@ class RenderStage:
         config, generator, side = self.config, self.generator, self.config.patch
         generator.train()
         ids = rng.choice(self.train_ids, config.identities, replace=False)
-        patches = [self._patch(int(i), rng) for i in ids]
+        device = device_of(generator)
+        patches = [placed(self._patch(int(i), rng), device) for i in ids]
         rays = Rays(torch.cat([p[0].origins for p in patches]), torch.cat([p[0].directions for p in patches]))
         small, large = torch.stack([p[1] for p in patches]), torch.stack([p[2] for p in patches])
         depth = torch.stack([p[3] for p in patches])
         with torch.no_grad():
-            latents = generator.map(torch.from_numpy(self.data.z[ids]))
+            latents = generator.map(torch.from_numpy(self.data.z[ids]).to(device))
         sums = generator.render_rays(generator.planes(latents), rays)
         features = sums.features.transpose(1, 2).unflatten(2, (side, side))
         alpha, true_alpha = sums.alpha.unflatten(1, (side, side)), small[:, 3]
@@ -179,18 +181,19 @@ class RenderStage:
         assert isinstance(generator, EG3D)
         held_out = self.data.held_out[: self.config.evaluate_identities]
         figures, sheet = evaluate_generator(generator, self.data, list(held_out))
+        device = device_of(generator)
         errors: list[float] = []
         images: list[NDArray[np.uint8]] = []
         for identity in held_out:
             record = self.data.view(identity, 1)
-            camera = Camera.from_eg3d(torch.from_numpy(record.camera)[None])
-            latents = generator.map(torch.from_numpy(self.data.z[identity])[None])
+            camera = placed(self.data.camera(identity, 1), device)
+            latents = generator.map(torch.from_numpy(self.data.z[identity])[None].to(device))
             rendered = generator.render(generator.planes(latents), camera)
             alpha = F.interpolate(rendered.alpha, (self.data.size,) * 2, mode="bilinear")
             image = over_grey(generator.upsample(rendered, latents), alpha)[0]
             opacity = record.rgba[..., 3:].astype(np.float32) / 255
             truth = opacity * (record.rgba[..., :3].astype(np.float32) / 127.5 - 1)
-            error = image.clamp(-1, 1) - torch.from_numpy(truth.transpose(2, 0, 1).copy())
+            error = image.clamp(-1, 1) - torch.from_numpy(truth.transpose(2, 0, 1).copy()).to(device)
             errors.append(float(-10 * torch.log10((error / 2).square().mean())))
             if len(images) < 4:
                 images.append(np.concatenate([to_array(torch.from_numpy(truth.transpose(2, 0, 1))), to_array(image)]))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from e3dge_video.config.encoders import GlobalEncoderConfig, LocalBranchConfig, MatteConfig
 from e3dge_video.config.generators import EG3DConfig
@@ -33,8 +34,10 @@ from e3dge_video.training.loop import LoopConfig, train
 from e3dge_video.training.mapping_stage import MappingStage, MappingStageConfig
 from e3dge_video.training.matte_stage import MatteStage, MatteStageConfig
 from e3dge_video.training.points_stage import FacePointsConfig, FacePointsStage
+from e3dge_video.training.pose_stage import HeadPoseConfig, HeadPoses, PoseStage
 from e3dge_video.training.render_stage import RenderConfig, RenderStage
 from e3dge_video.training.view_pairs import HeadViewPairs
+from e3dge_video.training.workers import choose_device
 from e3dge_video.weights.bundle import read_bundle, read_spec
 
 
@@ -98,6 +101,16 @@ class BlendRun:
 
 
 @dataclass(frozen=True)
+class PoseRun:
+    """`train pose`: E_ξ alone, behind an E0 that is kept."""
+
+    encoder: Path = Path("global")  # folder of E0's run
+    init: Path | None = None
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    stage: HeadPoseConfig = field(default_factory=HeadPoseConfig)
+
+
+@dataclass(frozen=True)
 class MatteRun:
     """`train matte`: the foreground matte."""
 
@@ -147,7 +160,8 @@ def train_landmarks(run: LandmarkRun, folder: Path) -> dict[str, float]:
 def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
     """Train E0 and E_ξ."""
     torch.manual_seed(run.loop.seed)
-    generator = load_generator_run(run.generator)
+    device = choose_device(run.loop.device)
+    generator = load_generator_run(run.generator).to(device)
     face_points = FacePoints(generator.latent_shape[1])
     face_points.load_state_dict(averaged(run.face_points)["face_points"])
     encoder = GlobalEncoder(run.encoder, generator.latent_shape)
@@ -159,7 +173,27 @@ def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
     data = HeadViews(run.stage.data, run.stage.held_out)
     _check_latents(generator, data)
     visible = None if run.reader is None else read_metric(averaged(run.reader)["reader"]["weight"])
-    stage = GlobalStage(encoder, pose_encoder, generator, face_points, data, run.stage, run.loop.steps, visible)
+    stage = GlobalStage(
+        encoder, pose_encoder, generator, face_points.to(device), data, run.stage, run.loop.steps, visible
+    )
+    return train(stage, run.loop, folder, resolved=to_mapping(run))
+
+
+def train_pose(run: PoseRun, folder: Path) -> dict[str, float]:
+    """Train E_ξ."""
+    torch.manual_seed(run.loop.seed)
+    weights = averaged(run.encoder)
+    sizes = run_config(run.encoder).get("encoder")
+    if not isinstance(sizes, dict) or "encoder" not in weights:
+        raise ConfigError(f"{run.encoder}: holds no E0; give the folder of a run of `train global`, or of a bundle")
+    options = from_mapping(GlobalEncoderConfig, sizes, source=str(run.encoder))
+    encoder = GlobalEncoder(options, tuple(weights["encoder"]["mean_latents"].shape))
+    load_weights(encoder, weights, "encoder", run.encoder)
+    pose_encoder = PoseEncoder(*encoder.feature_shape)
+    if run.init is not None:
+        load_weights(pose_encoder, averaged(run.init), "pose_encoder", run.init)
+    source = HeadPoses(HeadViews(run.stage.data, run.stage.held_out), run.stage)
+    stage = PoseStage(encoder.to(choose_device(run.loop.device)), pose_encoder, source)
     return train(stage, run.loop, folder, resolved=to_mapping(run))
 
 
@@ -223,6 +257,23 @@ def averaged(folder: Path) -> dict[str, dict[str, Any]]:
     raise ConfigError(
         f"{folder}: no training run (averaged.pt or checkpoint.pt) and no model bundle here; train this part first"
     )
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Mapping[str, Any]], part: str, source: Path) -> None:
+    """Let a module take over a part of a run's or bundle's weights.
+
+    Raises:
+        ConfigError: There is no such part, or one of other sizes.
+    """
+    if part not in weights:
+        raise ConfigError(
+            f"{source}: holds no {part}, only {', '.join(weights)}; give the folder of the run that has it"
+        )
+    try:
+        module.load_state_dict(weights[part])
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise ConfigError(f"{source}: its {part} is not of the configured sizes: {reason}") from None
 
 
 def run_config(folder: Path) -> dict[str, Any]:

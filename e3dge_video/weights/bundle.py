@@ -8,7 +8,8 @@ edits.safetensors        one direction per attribute, and the basis of expressio
 ```
 
 An imported generator may stand alone: without encoders it can be rendered, but no video can be inverted with it. With
-E3DGE's released encoders for StyleSDF, encoder.safetensors holds those and the volume discriminator instead.
+E3DGE's released encoders for StyleSDF, encoder.safetensors holds those and the volume discriminator instead; with the
+paper's E0 trained on the generator's own heads, that E0 and its E_ξ.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
-from e3dge_video.config.encoders import GlobalEncoderConfig, HybridConfig, MatteConfig
+from e3dge_video.config.encoders import GlobalEncoderConfig, HybridConfig, MatteConfig, PSPConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
 
@@ -77,6 +78,7 @@ class BundleSpec:
         matte: Sizes of the matte network; None: as above.
         hybrid: Sizes of E3DGE's released encoders for StyleSDF, which stand in the place of the former two; None: it
             has none.
+        psp: Sizes of the paper's E0, trained with its E_ξ on heads of this generator; None: it has none.
         edits: Attributes that can be edited.
         provenance: Data, commands, seeds and figures that made it.
         files: SHA-256 of each weight file.
@@ -93,6 +95,7 @@ class BundleSpec:
     encoder: GlobalEncoderConfig | None = None
     matte: MatteConfig | None = None
     hybrid: HybridConfig | None = None
+    psp: PSPConfig | None = None
     edits: dict[str, EditSpec] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -152,8 +155,13 @@ def require_encoders(folder: Path, spec: BundleSpec) -> None:
     """Refuse a bundle that videos cannot be run through.
 
     Raises:
-        ModelError: It has no encoders, or E3DGE's for StyleSDF, which serve single pictures.
+        ModelError: It has no encoders, or some that serve single pictures alone.
     """
+    if spec.psp is not None:
+        raise ModelError(
+            f"{folder}: the model {spec.name} has the paper's E0 and E_ξ alone, for use from Python "
+            "(e3dge_video.inversion.load.load_psp); videos need a --model such as starter"
+        )
     if spec.hybrid is not None:
         raise ModelError(
             f"{folder}: the model {spec.name} has E3DGE's encoders for StyleSDF, which invert single pictures from "

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
-from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig, StyleHeadConfig
+from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig, PSPConfig, StyleHeadConfig
 from e3dge_video.config.generators import (
     BackboneConfig,
     DecoderConfig,
@@ -47,6 +47,12 @@ ENCODER = GlobalEncoderConfig(
     pyramid_width=16,
     heads=(StyleHeadConfig(3, 4), StyleHeadConfig(3, 8)),
     window_width=4,
+)
+#: The paper's E0, narrow; its heads have a row for each of the tiny EG3D's.
+PSP = PSPConfig(
+    input_size=32,
+    stages=((8, 1), (8, 1), (16, 1), (16, 1)),
+    heads=(StyleHeadConfig(2, 32), StyleHeadConfig(2, 64), StyleHeadConfig(2, 128)),
 )
 MATTE = MatteConfig(input_size=32, widths=(4, 8))
 #: As many rows of W+ as the tiny EG3D.

@@ -6,6 +6,8 @@ al., "Encoding in Style", 2021). Letters: B batch, S side of the image.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,16 +20,20 @@ FACE_ROWS, FACE_COLUMNS, FACE_SIDE = slice(35, 223), slice(32, 220), 112
 
 
 class IRSE50(nn.Module):
-    """Image → one feature map per stage."""
+    """Image → one feature map per stage.
 
-    def __init__(self) -> None:
+    Args:
+        stages: Width and number of blocks of each stage.
+    """
+
+    def __init__(self, stages: Sequence[tuple[int, int]] = STAGES) -> None:
         super().__init__()
-        width = STAGES[0][0]
+        width = stages[0][0]
         self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.PReLU(width))
-        inputs = (width, *(stage for stage, _ in STAGES[:-1]))
+        inputs = (width, *(stage for stage, _ in stages[:-1]))
         self.stages = nn.ModuleList(
             nn.Sequential(*(IRBlock(i if k == 0 else o, o, 2 if k == 0 else 1) for k in range(n)))
-            for i, (o, n) in zip(inputs, STAGES, strict=True)
+            for i, (o, n) in zip(inputs, stages, strict=True)
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
@@ -34,6 +37,32 @@ class PoseEncoder(nn.Module):
 
     def forward(self, features: Tensor) -> Camera:
         return Camera.from_pose(self.pose(features))
+
+
+class ViewpointEncoder(nn.Module):
+    """Head on E0's deepest map → azimuth and elevation, the paper's E_ξ (§4.4).
+
+    The camera is then the generator's own: `Generator.camera_at`. Roll and scale are the crop's business.
+
+    Args:
+        channels: Of the map.
+        side: Of the map, a power of two.
+        width: Channels inside.
+    """
+
+    def __init__(self, channels: int, side: int, width: int = 256) -> None:
+        super().__init__()
+        steps = int(math.log2(side))
+        self.convs = nn.ModuleList(nn.Conv2d(width if k else channels, width, 3, 2, 1) for k in range(steps))
+        self.out = nn.Linear(width, 2)
+        nn.init.zeros_(self.out.weight)  # at first every picture is seen from the front
+        nn.init.zeros_(self.out.bias)
+
+    def pose(self, features: Tensor) -> Tensor:
+        """Azimuth and elevation, radians. [B, C, h, h] → [B, 2]"""
+        for conv in self.convs:
+            features = F.leaky_relu(conv(features), 0.2)
+        return self.out(features.flatten(1))
 
 
 def pose_error_degrees(predicted: Tensor, true: Tensor) -> Tensor:

@@ -110,6 +110,9 @@ class Generator(Protocol):
     def frontal_camera(self) -> Camera:
         """The camera in front of the face at the training distance. One camera"""
 
+    def camera_at(self, viewpoint: Tensor) -> Camera:
+        """Cameras at the training distance, azimuth and elevation (radians) away from the frontal one. [B, 2]"""
+
     def map(
         self,
         z: Tensor,

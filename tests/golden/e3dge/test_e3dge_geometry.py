@@ -24,9 +24,9 @@ from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.models.generators.stylesdf.sdf_renderer import FieldSums
 from e3dge_video.models.rendering.compositing import point_weights
 from e3dge_video.training.geometry_supervision import (
-    FOREGROUND_DEPTH,
     GeometryTargets,
     camera_range,
+    foreground_depth,
     geometry_losses,
     geometry_targets,
 )
@@ -153,7 +153,7 @@ def student() -> dict[str, Tensor]:
         "pred.features": images.features,
         "pred.xyz": images.xyz,
         "pred.depth": depth[:, 0, ..., None, None],
-        "pred.mask": (depth < FOREGROUND_DEPTH).float()[..., None],
+        "pred.mask": (depth < foreground_depth(model)).float()[..., None],
         "pred.sdf": pixels(sums.sdf)[..., None],
         "pred.eikonal_term": pixels(sums.gradient),
         "pred.uniform_pts_rec": model.signed_distance(planes, known.points)[0][..., None, None],

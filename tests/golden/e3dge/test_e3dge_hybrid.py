@@ -39,7 +39,7 @@ from e3dge_video.inversion.load import load_hybrid_inverter
 from e3dge_video.models.encoders.fusion import positional_encoding
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.generators.stylesdf.sdf_renderer import SurfaceRender
-from e3dge_video.training.geometry_supervision import FOREGROUND_DEPTH
+from e3dge_video.training.geometry_supervision import foreground_depth
 from e3dge_video.weights import importing
 from e3dge_video.weights.importing import import_model
 
@@ -122,7 +122,7 @@ class Model:
         yield "ref.thumb64", coarse.rgb
         yield "ref.xyz", coarse.xyz
         yield "ref.depth", depth[:, 0, ..., None, None]
-        yield "ref.fgmask", (depth < FOREGROUND_DEPTH).float()[..., None]
+        yield "ref.fgmask", (depth < foreground_depth(self.inverter.generator)).float()[..., None]
         yield "ref.res_gt", self.inversion.residual
 
     def compute_e1(self) -> Iterator[tuple[str, Tensor]]:

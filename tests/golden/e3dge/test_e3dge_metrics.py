@@ -19,6 +19,7 @@ from e3dge_video.evaluation.metrics import (
 )
 from e3dge_video.models.encoders.ir_se50 import FaceRecognizer
 from e3dge_video.models.perceptual import PerceptualDistance
+from e3dge_video.training.image_losses import ImageLoss, ImageLossConfig
 from e3dge_video.weights.convert_e3dge import recognizer_to_native
 from e3dge_video.weights.convert_lpips import lpips_to_native
 
@@ -102,6 +103,16 @@ def test_metrics(key: str) -> None:
     # One minus a cosine of 0.98: 32 bit leave four digits of it.
     spread = 1.0 if key == "id.loss" else None
     close(key, measured(key), tensors(FILE)[key], MODULE, spread=spread)
+
+
+def test_the_training_loss_is_made_of_them() -> None:
+    """L_rec of section 6: the reference's own values under the paper's weights."""
+    loss, known = ImageLoss(ImageLossConfig(), perceptual(), recognizer(), {}), tensors(FILE)
+    values = loss(*images())
+    assert values.keys() == {"l2", "lpips", "identity"}
+    close("l2", values["l2"], known["l2"], MODULE)
+    close("lpips", values["lpips"], 0.8 * known["lpips"], MODULE)
+    close("identity", values["identity"], 0.1 * known["id.loss"], MODULE, spread=0.1)
 
 
 def test_identity_of_a_pair() -> None:

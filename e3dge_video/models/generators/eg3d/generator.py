@@ -83,9 +83,19 @@ class EG3D(nn.Module):
 
     def frontal_camera(self) -> Camera:
         """The camera in front of the face at the training distance. One camera"""
+        return self.camera_at(self.mean_latents.new_zeros(1, 2))
+
+    def camera_at(self, viewpoint: Tensor) -> Camera:
+        """Cameras on the training sphere, which is centred on the world origin.
+
+        Args:
+            viewpoint: Azimuth (towards the face's +x side) and elevation, radians. [B, 2]
+        """
         camera = self.config.camera
-        front = eg3d_orbit(FRONT, FRONT, target=camera.pivot, radius=camera.radius, focal=camera.focal)
-        return front.to(self.mean_latents.device)
+        azimuth, elevation = viewpoint.unbind(dim=1)
+        # The polar angle that EG3D's own mapping of it takes to this elevation.
+        polar = FRONT * (1 - elevation.sin())
+        return eg3d_orbit(FRONT + azimuth, polar, target=camera.pivot, radius=camera.radius, focal=camera.focal)
 
     def map(
         self,

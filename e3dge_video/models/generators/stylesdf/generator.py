@@ -67,7 +67,11 @@ class StyleSDF(nn.Module):
 
     def frontal_camera(self) -> Camera:
         """The camera in front of the face. One camera"""
-        return Camera.from_stylesdf(self.mean_latents.new_zeros(1, 2), self.half_fov)
+        return self.camera_at(self.mean_latents.new_zeros(1, 2))
+
+    def camera_at(self, viewpoint: Tensor) -> Camera:
+        """Cameras of these viewpoints: azimuth (towards the face's +x side) and elevation, radians. [B, 2]"""
+        return Camera.from_stylesdf(viewpoint, self.half_fov)
 
     def map(
         self,
