@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -35,6 +35,13 @@ def train_group() -> None:
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; all cores unless given.")
 @click.option("--maps", default="depth,label", show_default=True, help="Kept beside the picture: depth, label, normal.")
 @click.option("--pairs", help="Let a copy with one of these edits follow each head: age,wrinkles,…")
+@click.option(
+    "--style",
+    type=click.Choice(["photo", "toon"]),
+    default="photo",
+    show_default=True,
+    help="How the heads are drawn: the same latent codes as photographs or as cartoons.",
+)
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet (PNG) here.")
 def heads(
     out: Path,
@@ -45,6 +52,7 @@ def heads(
     workers: int | None,
     maps: str,
     pairs: str | None,
+    style: Literal["photo", "toon"],
     sheet: Path | None,
 ) -> None:
     """Render a data set of procedural heads into OUT (needs the extra: pip install 'e3dge-video[heads]')."""
@@ -62,12 +70,13 @@ def heads(
         maps=tuple(maps.split(",")),
         edit_share=1.0 if pairs else 0.0,
         edits=pairs.split(",") if pairs else None,
+        style=style,
     )
     click.echo(f"{identities} heads × {views} views of {size} px in {out}")
     if sheet is not None:
         from e3dge_video.heads.sheet import contact_sheet
 
-        contact_sheet(sheet)
+        contact_sheet(sheet, style=style)
         click.echo(f"contact sheet in {sheet}")
 
 
