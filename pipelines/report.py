@@ -99,6 +99,7 @@ def _video_facts(run: Run) -> dict[str, Any]:
 def _plain_options(options: PortraitOptions) -> dict[str, Any]:
     return {
         "edits": {edit.name: [list(k) for k in edit.keyframes] for edit in options.edits},
+        "toon": options.toon,
         "views": [view.name for view in options.views],
         "smooth_s": options.smooth_s,
         "no_face": options.no_face,

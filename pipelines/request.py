@@ -5,6 +5,7 @@ Messages name the command's options (`--edit`, `--start`), which the arguments o
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from e3dge_video.inversion.editing import Edit, parse_edit
 from e3dge_video.pipelines.core.progress import make_progress
 from e3dge_video.pipelines.options import NoFace, PortraitOptions
 from e3dge_video.pipelines.portrait import RunResult, make_executor, run_video
-from e3dge_video.weights.bundle import read_spec, require_encoders
+from e3dge_video.weights.bundle import read_spec, require_encoders, require_toon
 from e3dge_video.weights.catalog import find_bundle
 
 #: Length of a preview, seconds.
@@ -31,6 +32,7 @@ def run(
     video: str | Path,
     *,
     edits: Sequence[str] = (),
+    toon: str | float | None = None,
     views: Sequence[str] = (),
     model: str = "starter",
     out: str | Path | None = None,
@@ -56,6 +58,7 @@ def run(
     Args:
         video: The clip.
         edits: Edits as text: `age`, `smile=1.5`, `age=0@0s,2@4s` (strength at times).
+        toon: Degree of toonification, 0 to 1: the person as a cartoon; None: none.
         views: Views as text: `input` (default), `frontal`, `orbit`, `ellipse`, `YAW,PITCH` in degrees beside the input
             camera, or a camera path in a .json file. The first one is `rgb.mp4`.
         model: Name or folder of a model bundle.
@@ -92,10 +95,14 @@ def run(
     video, folder = Path(video), find_bundle(model).absolute()
     spec = read_spec(folder)
     require_encoders(folder, spec)
+    degree = _degree(toon)
+    if degree:
+        require_toon(folder, spec)
     since, until = _span(start, end, preview)
     options = PortraitOptions(
         model=folder,
         edits=_edits(edits, {name: use.limits for name, use in spec.edits.items()}),
+        toon=degree,
         views=_views(views),
         smooth_s=smooth,
         no_face=no_face,
@@ -119,6 +126,17 @@ def _edits(texts: Sequence[str], known: dict[str, tuple[float, float]]) -> tuple
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"--edit {twice[0]}: is given {len(twice)} times; give one strength, or keyframes over time")
     return edits
+
+
+def _degree(toon: str | float | None) -> float:
+    """Degree of toonification."""
+    try:
+        degree = 0.0 if toon is None else float(toon)
+    except ValueError:
+        degree = math.nan
+    if not 0 <= degree <= 1:
+        raise ConfigError(f"--toon {toon}: expected a degree from 0 (photograph) to 1 (cartoon), or nothing for 1")
+    return degree
 
 
 def _views(texts: Sequence[str]) -> tuple[View, ...]:

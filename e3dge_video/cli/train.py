@@ -137,6 +137,21 @@ def attributes(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
     _run("AttributeRun", "train_attributes", config, out, overrides)
 
 
+@train_group.command("toon")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def toon(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Teach a model to draw cartoons like those in a folder (§7.5); OUT/bundle is the model with it."""
+    from e3dge_video.config.load import bundled_config, load_config
+    from e3dge_video.training.toon import ToonRun, train_toon
+
+    path = config if config.exists() else bundled_config(str(config))
+    for name, value in train_toon(load_config(ToonRun, path, overrides), out).items():
+        click.echo(f"{name:<24} {value:.4f}")
+    click.echo(f"use it: e3dge-video run VIDEO --toon --model {out / 'bundle'}")
+
+
 @train_group.command("pack")
 @_CONFIG
 @_OUT

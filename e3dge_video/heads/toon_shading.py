@@ -189,7 +189,7 @@ def shade_toon(
                 r, g, b = r * 1.08, g * 1.06, b * 1.04
             # The light's own colour, without its strength.
             strength = tone / max(light, 1e-3)
-            if kind == EYE or kind == TEETH or kind == HAIR or kind == MOUTH or kind == TONGUE or kind == DARK_LENS:
+            if kind in (EYE, TEETH, HAIR, MOUTH, TONGUE, DARK_LENS):
                 er, eg, eb = tone, tone, tone
             else:
                 er, eg, eb = er * strength, eg * strength, eb * strength

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, clean_rim
+from e3dge_video.inversion.toon import ToonGenerator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
@@ -61,12 +62,14 @@ class EditedHead:
         planes: Their heads.
         layer: The edited head at the input view.
         change: What the edit does to the input view.
+        toon: Degree of toonification, 0 a photograph to 1 a cartoon.
     """
 
     latents: Tensor
     planes: Planes
     layer: Layer
     change: Change
+    toon: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,7 @@ class Inverter(nn.Module):
         expression: Orthonormal basis of what expression changes in a code. [K, W]
         neural_resolution: Side of the volume rendering, pixels.
         resolution: Side of the pictures, pixels.
+        toon: What draws cartoons of a code; None: nothing does.
     """
 
     expression: Tensor
@@ -113,8 +117,10 @@ class Inverter(nn.Module):
         *,
         neural_resolution: int,
         resolution: int,
+        toon: ToonGenerator | None = None,
     ) -> None:
         super().__init__()
+        self.toon = toon
         self.generator, self.encoder, self.pose_encoder = generator, encoder, pose_encoder
         self.face_points, self.matte = face_points, matte
         self.register_buffer("expression", expression)
@@ -160,6 +166,13 @@ class Inverter(nn.Module):
         edited = self._layer(planes, latents, inversion.camera)
         return EditedHead(latents, planes, edited, Change.between(inversion.coarse, edited))
 
+    def toonify(self, inversion: Inversion, latents: Tensor) -> EditedHead:
+        """Draw an inversion, or its moved codes, as a cartoon (§7.5), of the degree the inverter was loaded with."""
+        assert self.toon is not None, "load_inverter(…, toon=degree) loads what draws cartoons"
+        planes = self.toon.generator.planes(latents)
+        drawn = self._layer(planes, latents, inversion.camera, self.toon.generator)
+        return EditedHead(latents, planes, drawn, Change.between(inversion.coarse, drawn), self.toon.degree)
+
     def synthesize(self, inversion: Inversion, camera: Camera, edited: EditedHead | None = None) -> Picture:
         """Render the inverted subject from any camera, with its own detail.
 
@@ -173,14 +186,16 @@ class Inverter(nn.Module):
         elif edited is None:
             target = self._layer(inversion.planes, inversion.latents, camera)
         else:
-            target = self._layer(edited.planes, edited.latents, camera)
-        change = None if edited is None else edited.change
-        image, alpha = self.lift.render(inversion.lifted, target, camera, change)
+            generator = self.toon.generator if edited.toon and self.toon is not None else None
+            target = self._layer(edited.planes, edited.latents, camera, generator)
+        change, toon = (None, 0.0) if edited is None else (edited.change, edited.toon)
+        image, alpha = self.lift.render(inversion.lifted, target, camera, change, toon=toon)
         return Picture(image, target.depth, alpha)
 
-    def _layer(self, planes: Planes, latents: Tensor, camera: Camera) -> Layer:
-        rendered = self.generator.render(planes, camera, resolution=self.neural_resolution)
-        color = _continued_to_border((self.generator.upsample(rendered, latents) + 1) / 2)
+    def _layer(self, planes: Planes, latents: Tensor, camera: Camera, generator: Generator | None = None) -> Layer:
+        generator = generator or self.generator
+        rendered = generator.render(planes, camera, resolution=self.neural_resolution)
+        color = _continued_to_border((generator.upsample(rendered, latents) + 1) / 2)
         size = color.shape[-1]
         alpha = _enlarged(rendered.alpha, size)
         # Empty rays have no depth of their own: they must not pull the outline's depth away from the head.

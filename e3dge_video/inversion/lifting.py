@@ -155,7 +155,7 @@ class ResidualLift:
         )
 
     def render(
-        self, lifted: LiftedResidual, target: Layer, camera: Camera, change: Change | None = None
+        self, lifted: LiftedResidual, target: Layer, camera: Camera, change: Change | None = None, *, toon: float = 0.0
     ) -> tuple[Tensor, Tensor]:
         """Put the residual on a head seen from `camera` and lay it over the person's own surroundings.
 
@@ -164,6 +164,8 @@ class ResidualLift:
             target: The (edited) head from `camera`.
             camera: Target view.
             change: What the edit does to the input view; where it replaces something, the residual steps back.
+            toon: How much the head is a cartoon, 0..1. A cartoon has no local branch (§7.5): the residual fades to its
+                broad tone, the person's own outline to the cartoon's, and the background to flat areas.
 
         Returns:
             The picture, RGB in [-1, 1] [B, 3, S, S], and the opacity of the head itself [B, 1, S, S].
@@ -187,9 +189,13 @@ class ResidualLift:
         # Nothing can stand where the input camera saw background (visual hull).
         inside = ((uv > 0) & (uv < 1)).all(dim=-1).view(-1, 1, size, size)
         hull = torch.where(inside, read[:, 5:6], 1.0)
+        if toon:
+            hull = torch.lerp(hull, torch.ones_like(hull), toon)
+            tone = sample_map(broad_tone(lifted.residual, lifted.confidence), uv).view_as(added)
+            added = torch.lerp(added, tone, toon)
         alpha = target.alpha * hull
         head = target.color * hull + alpha * added
-        picture = head + (1 - alpha) * self._surroundings(lifted, camera, size, change)
+        picture = head + (1 - alpha) * self._surroundings(lifted, camera, size, change, toon)
         return 2 * picture.clamp(0, 1) - 1, alpha
 
     def _facing(self, depth: Tensor, camera: Camera) -> Tensor:
@@ -205,7 +211,9 @@ class ResidualLift:
         cosine = (normal * rays).sum(dim=-1).abs()[:, None]
         return (cosine / self.config.grazing).clamp(0, 1)
 
-    def _surroundings(self, lifted: LiftedResidual, camera: Camera, size: int, change: Change | None) -> Tensor:
+    def _surroundings(
+        self, lifted: LiftedResidual, camera: Camera, size: int, change: Change | None, toon: float
+    ) -> Tensor:
         """The person's remaining foreground on a board through the pivot, over the still background."""
         pivot = torch.tensor(EG3D_PIVOT, device=lifted.image.device)
         normal = lifted.camera.cam2world[:, :3, 2]
@@ -225,7 +233,12 @@ class ResidualLift:
         beyond = (uv - nearest).abs().amax(dim=-1).view(-1, 1, size, size)
         board = sample_map(shown, nearest).view(-1, 4, size, size)
         matte = board[:, 3:] * (1 - beyond / self.config.margin).clamp(0, 1)
-        return matte * board[:, :3] + (1 - matte) * lifted.background
+        if not toon:
+            return matte * board[:, :3] + (1 - matte) * lifted.background
+        # A cartoon brings hair and shoulders of its own.
+        matte = (1 - toon) * matte
+        background = torch.lerp(lifted.background, flat_areas(lifted.background), toon)
+        return matte * board[:, :3] + (1 - matte) * background
 
 
 def _behind(image: Tensor, matte: Tensor, head: Tensor) -> Tensor:
@@ -261,6 +274,34 @@ def box_mean(values: Tensor, side: int) -> Tensor:
     """Mean over a square of odd side around each pixel, inside the image. Rows, then columns: a wide one is cheap."""
     rows = F.avg_pool2d(values, (side, 1), 1, (side // 2, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
+
+
+def broad_tone(residual: Tensor, confidence: Tensor) -> Tensor:
+    """What the person is lighter, darker or redder than the model in general, without any detail. [B, 3, S, S]"""
+    reach = residual.shape[-1] // 4 | 1
+    tone = push_pull(residual, confidence)
+    return box_mean(box_mean(tone, reach), reach)
+
+
+def flat_areas(image: Tensor, *, rounds: int = 2) -> Tensor:
+    """A picture painted in flat areas with clear borders: Kuwahara's filter. [B, 3, S, S]
+
+    Each pixel takes the mean of that one of the four squares beside it which varies least.
+    """
+    side = image.shape[-1] // 48 | 1
+    half = side // 2
+    for _ in range(rounds):
+        mean = box_mean(image, side)
+        spread = (box_mean(image.square(), side) - mean.square()).sum(dim=1, keepdim=True)
+        stacked = F.pad(torch.cat([mean, spread], dim=1), (half,) * 4, mode="replicate")
+        size = image.shape[-1]
+        corners = [stacked[..., y : y + size, x : x + size] for y in (0, 2 * half) for x in (0, 2 * half)]
+        image, least = corners[0][:, :3], corners[0][:, 3:]
+        for corner in corners[1:]:
+            better = corner[:, 3:] < least
+            image = torch.where(better, corner[:, :3], image)
+            least = torch.where(better, corner[:, 3:], least)
+    return image
 
 
 def push_pull(values: Tensor, weight: Tensor) -> Tensor:

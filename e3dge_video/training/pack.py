@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
 from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
-from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE
+from e3dge_video.errors import ConfigError
+from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE, generator_of
 from e3dge_video.training.directions import DirectionConfig, edit_directions, expression_basis
 from e3dge_video.training.runs import averaged, load_generator_run, run_config
-from e3dge_video.weights.bundle import BundleSpec, read_spec, write_bundle
+from e3dge_video.training.toon import add_toon
+from e3dge_video.weights.bundle import BundleSpec, ToonSpec, read_bundle, read_spec, write_bundle
 from e3dge_video.weights.check_image import check_figures, check_image
 
 _PARTS = ("generator", "landmarks", "encoder", "matte")
@@ -31,6 +35,9 @@ class PackRun:
         encoder: Folder of E0's and E_ξ's run.
         matte: Folder of the matte's run.
         directions: Sizes of the direction estimates.
+        toon: Folder of the last run of G's cartoon drawing copy; None: the bundle has none.
+        toon_style: What its cartoons look like, in words.
+        base: An existing bundle that is taken over as it is and only gets the toon part; the runs above are not read.
         notes: Further provenance, in words.
     """
 
@@ -41,11 +48,22 @@ class PackRun:
     encoder: Path = Path("encoder")
     matte: Path = Path("matte")
     directions: DirectionConfig = field(default_factory=DirectionConfig)
+    toon: Path | None = None
+    toon_style: str = "cartoons"
+    base: Path | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
 
 def pack(run: PackRun, folder: Path) -> BundleSpec:
-    """Write the bundle; returns its specification."""
+    """Write the bundle; returns its specification.
+
+    Raises:
+        ConfigError: A run is missing, or a base without a toon run.
+    """
+    if run.base is not None:
+        if run.toon is None:
+            raise ConfigError("pack: base takes an existing bundle over to add a toon part; give the toon run as well")
+        return _with_toon(run, run.toon, run.base, folder)
     generator = load_generator_run(run.generator)
     directions, edits = edit_directions(generator, run.directions)
     expression, share = expression_basis(generator, run.directions)
@@ -80,7 +98,17 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
         ENCODER_FILE: {f"{part}.{k}": v for part, weights in parts.items() for k, v in weights.items()},
         EDITS_FILE: {**directions, EXPRESSION_KEY: expression},
     }
-    return write_bundle(folder, spec, tensors)
+    spec = write_bundle(folder, spec, tensors)
+    return spec if run.toon is None else _with_toon(run, run.toon, folder, folder)
+
+
+def _with_toon(run: PackRun, toon: Path, base: Path, folder: Path) -> BundleSpec:
+    """The bundle `base` and a toon run, in `folder`."""
+    photo = generator_of(read_bundle(base))
+    assert isinstance(photo, nn.Module)
+    spec = ToonSpec(run.toon_style, run.licence)
+    provenance = {**run.notes, "run": _history(toon, "generator")} if run.base else {"run": _history(toon, "generator")}
+    return add_toon(base, folder, photo.state_dict(), averaged(toon)["generator"], spec, provenance)
 
 
 def _history(folder: Path, part: str) -> dict[str, Any]:
