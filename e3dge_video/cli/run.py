@@ -87,8 +87,8 @@ if TYPE_CHECKING:
 )
 def run_command(
     video: Path, edits: tuple[str, ...], toon: str | None, views: tuple[str, ...], model: str, out: Path | None,
-    overwrite: bool, resume: bool, smooth: float, no_face: Literal["hold", "pass", "blank"], person: int, start: str | None,
-    end: str | None, preview: bool, landmarks: BackendName, landmark_file: Path | None,
+    overwrite: bool, resume: bool, smooth: float, no_face: Literal["hold", "pass", "blank"], person: int,
+    start: str | None, end: str | None, preview: bool, landmarks: BackendName, landmark_file: Path | None,
     executor: Literal["ray", "local"], address: str | None, device: str, chunk: int, threads: int | None,
     progress: Literal["auto", "bar", "line", "json", "none"],
 ) -> None:  # fmt: skip

@@ -22,8 +22,8 @@ _SHAPE: dict[str, float] = {
     "eye_size": 4.2, "eye_opening": 1.0, "eye_spacing": 0.35, "eye_bags": -0.4, "eye_fold": 0.3,
     "nose_width": -0.5, "nose_depth": -0.35, "nose_length": -0.35, "nose_volume": -0.7, "nose_nostrils": -0.5,
     "chin_width": -0.7, "chin_height": -0.5, "jaw_bones": -0.8, "head_triangular": 0.3, "mouth_width": -0.1,
-    "neck_width": -0.45, "forehead_height": 0.3, "head_fat": 0.15, "cheek_volume": 0.35, "head_round": 0.2, "brow_height": 0.5,
-    "lip_upper": -0.2, "lip_lower": -0.1,
+    "neck_width": -0.45, "forehead_height": 0.3, "head_fat": 0.15, "cheek_volume": 0.35, "head_round": 0.2,
+    "brow_height": 0.5, "lip_upper": -0.2, "lip_lower": -0.1,
 }  # fmt: skip
 _SHAPE_NAMES = tuple(SHAPE_TARGETS)
 _ADDED = np.array([_SHAPE.get(name, 0.0) for name in _SHAPE_NAMES], np.float32)
