@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, clean_rim
+from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, Toon, clean_rim
 from e3dge_video.inversion.toon import ToonGenerator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
@@ -62,14 +62,14 @@ class EditedHead:
         planes: Their heads.
         layer: The edited head at the input view.
         change: What the edit does to the input view.
-        toon: Degree of toonification, 0 a photograph to 1 a cartoon.
+        toon: What kind of cartoon it is; None: a photograph.
     """
 
     latents: Tensor
     planes: Planes
     layer: Layer
     change: Change
-    toon: float = 0.0
+    toon: Toon | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,8 @@ class Inverter(nn.Module):
         assert self.toon is not None, "load_inverter(…, toon=degree) loads what draws cartoons"
         planes = self.toon.generator.planes(latents)
         drawn = self._layer(planes, latents, inversion.camera, self.toon.generator)
-        return EditedHead(latents, planes, drawn, Change.between(inversion.coarse, drawn), self.toon.degree)
+        kind = Toon.of(inversion.lifted, drawn, self.toon.degree)
+        return EditedHead(latents, planes, drawn, Change.between(inversion.coarse, drawn), kind)
 
     def synthesize(self, inversion: Inversion, camera: Camera, edited: EditedHead | None = None) -> Picture:
         """Render the inverted subject from any camera, with its own detail.
@@ -186,10 +187,10 @@ class Inverter(nn.Module):
         elif edited is None:
             target = self._layer(inversion.planes, inversion.latents, camera)
         else:
-            generator = self.toon.generator if edited.toon and self.toon is not None else None
+            generator = None if edited.toon is None or self.toon is None else self.toon.generator
             target = self._layer(edited.planes, edited.latents, camera, generator)
-        change, toon = (None, 0.0) if edited is None else (edited.change, edited.toon)
-        image, alpha = self.lift.render(inversion.lifted, target, camera, change, toon=toon)
+        change, toon = (None, None) if edited is None else (edited.change, edited.toon)
+        image, alpha = self.lift.render(inversion.lifted, target, camera, change, toon)
         return Picture(image, target.depth, alpha)
 
     def _layer(self, planes: Planes, latents: Tensor, camera: Camera, generator: Generator | None = None) -> Layer:

@@ -116,6 +116,32 @@ class Change:
         return cls(replaced, tone, torch.lerp(torch.ones_like(shade), shade, solid(both)))
 
 
+@dataclass(frozen=True)
+class Toon:
+    """What kind of cartoon a head is.
+
+    Attributes:
+        degree: 0 a photograph to 1 a cartoon.
+        tone: How many times lighter, darker or redder the person is than their cartoon around each place of the input
+            view. A factor, so that dark lines and pupils stay dark. [B, 3, S, S]
+    """
+
+    degree: float
+    tone: Tensor
+
+    @classmethod
+    def of(cls, lifted: LiftedResidual, drawn: Layer, degree: float, *, most: float = 1.6) -> Toon:
+        """Of the cartoon at the input view; `most` bounds the factor, and it holds as far as the degree goes."""
+        reach = drawn.color.shape[-1] // 5 | 1
+        trust = lifted.confidence * solid(drawn.alpha) + 1e-4
+        seen, painted = (
+            box_mean(box_mean(values * trust, reach), reach)
+            for values in (lifted.image, drawn.color / drawn.alpha.clamp_min(0.5))
+        )
+        tone = ((seen + 1e-6) / (painted + 1e-6)).clamp(1 / most, most)
+        return cls(degree, torch.lerp(torch.ones_like(tone), tone, degree))
+
+
 class ResidualLift:
     """Depth-tested residual lift.
 
@@ -155,7 +181,12 @@ class ResidualLift:
         )
 
     def render(
-        self, lifted: LiftedResidual, target: Layer, camera: Camera, change: Change | None = None, *, toon: float = 0.0
+        self,
+        lifted: LiftedResidual,
+        target: Layer,
+        camera: Camera,
+        change: Change | None = None,
+        toon: Toon | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Put the residual on a head seen from `camera` and lay it over the person's own surroundings.
 
@@ -164,8 +195,9 @@ class ResidualLift:
             target: The (edited) head from `camera`.
             camera: Target view.
             change: What the edit does to the input view; where it replaces something, the residual steps back.
-            toon: How much the head is a cartoon, 0..1. A cartoon has no local branch (§7.5): the residual fades to its
-                broad tone, the person's own outline to the cartoon's, and the background to flat areas.
+            toon: What kind of cartoon the head is. A cartoon has no local branch (§7.5): the residual fades and
+                leaves its broad tone alone, the person's own outline gives way to the cartoon's, the background to flat
+                areas.
 
         Returns:
             The picture, RGB in [-1, 1] [B, 3, S, S], and the opacity of the head itself [B, 1, S, S].
@@ -188,13 +220,13 @@ class ResidualLift:
             added = added * torch.lerp(torch.ones_like(weight), read[:, 7:8], weight)
         # Nothing can stand where the input camera saw background (visual hull).
         inside = ((uv > 0) & (uv < 1)).all(dim=-1).view(-1, 1, size, size)
-        hull = torch.where(inside, read[:, 5:6], 1.0)
-        if toon:
-            hull = torch.lerp(hull, torch.ones_like(hull), toon)
-            tone = sample_map(broad_tone(lifted.residual, lifted.confidence), uv).view_as(added)
-            added = torch.lerp(added, tone, toon)
+        hull, color = torch.where(inside, read[:, 5:6], 1.0), target.color
+        if toon is not None:
+            hull = torch.lerp(hull, torch.ones_like(hull), toon.degree)
+            added = (1 - toon.degree) * added
+            color = color * sample_map(toon.tone, uv).view_as(color)
         alpha = target.alpha * hull
-        head = target.color * hull + alpha * added
+        head = color * hull + alpha * added
         picture = head + (1 - alpha) * self._surroundings(lifted, camera, size, change, toon)
         return 2 * picture.clamp(0, 1) - 1, alpha
 
@@ -212,7 +244,7 @@ class ResidualLift:
         return (cosine / self.config.grazing).clamp(0, 1)
 
     def _surroundings(
-        self, lifted: LiftedResidual, camera: Camera, size: int, change: Change | None, toon: float
+        self, lifted: LiftedResidual, camera: Camera, size: int, change: Change | None, toon: Toon | None
     ) -> Tensor:
         """The person's remaining foreground on a board through the pivot, over the still background."""
         pivot = torch.tensor(EG3D_PIVOT, device=lifted.image.device)
@@ -233,11 +265,11 @@ class ResidualLift:
         beyond = (uv - nearest).abs().amax(dim=-1).view(-1, 1, size, size)
         board = sample_map(shown, nearest).view(-1, 4, size, size)
         matte = board[:, 3:] * (1 - beyond / self.config.margin).clamp(0, 1)
-        if not toon:
+        if toon is None:
             return matte * board[:, :3] + (1 - matte) * lifted.background
         # A cartoon brings hair and shoulders of its own.
-        matte = (1 - toon) * matte
-        background = torch.lerp(lifted.background, flat_areas(lifted.background), toon)
+        matte = (1 - toon.degree) * matte
+        background = torch.lerp(lifted.background, flat_areas(lifted.background), toon.degree)
         return matte * board[:, :3] + (1 - matte) * background
 
 
@@ -274,13 +306,6 @@ def box_mean(values: Tensor, side: int) -> Tensor:
     """Mean over a square of odd side around each pixel, inside the image. Rows, then columns: a wide one is cheap."""
     rows = F.avg_pool2d(values, (side, 1), 1, (side // 2, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
-
-
-def broad_tone(residual: Tensor, confidence: Tensor) -> Tensor:
-    """What the person is lighter, darker or redder than the model in general, without any detail. [B, 3, S, S]"""
-    reach = residual.shape[-1] // 4 | 1
-    tone = push_pull(residual, confidence)
-    return box_mean(box_mean(tone, reach), reach)
 
 
 def flat_areas(image: Tensor, *, rounds: int = 2) -> Tensor:
