@@ -21,6 +21,10 @@ from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions, project, sample_map, unproject
 
 
+#: Where the crop puts a frontal face's chin, and a little more, in crop heights from above.
+_CHIN = 0.78
+
+
 @dataclass(frozen=True)
 class LiftConfig:
     """Tolerances of the lift, in world units unless stated."""
@@ -259,17 +263,17 @@ class ResidualLift:
         shown = torch.lerp(picture, lifted.behind, turned.clamp(0, 1).view(-1, 1, 1, 1))
         if change is not None:
             shown = torch.cat([shown[:, :3] + change.tone, shown[:, 3:]], dim=1)
+        if toon is not None:
+            shown = _drawn_board(shown, toon.degree)
         # Past the crop's border the foreground goes on for a little: shoulders and hair must not end in a straight cut.
         edge = 0.5 / shown.shape[-1]
         nearest = uv.clamp(edge, 1 - edge)
         beyond = (uv - nearest).abs().amax(dim=-1).view(-1, 1, size, size)
         board = sample_map(shown, nearest).view(-1, 4, size, size)
         matte = board[:, 3:] * (1 - beyond / self.config.margin).clamp(0, 1)
-        if toon is None:
-            return matte * board[:, :3] + (1 - matte) * lifted.background
-        # A cartoon brings hair and shoulders of its own.
-        matte = (1 - toon.degree) * matte
-        background = torch.lerp(lifted.background, flat_areas(lifted.background), toon.degree)
+        background = lifted.background
+        if toon is not None:
+            background = torch.lerp(background, flat_areas(background), toon.degree)
         return matte * board[:, :3] + (1 - matte) * background
 
 
@@ -278,6 +282,15 @@ def _behind(image: Tensor, matte: Tensor, head: Tensor) -> Tensor:
     reach = image.shape[-1] // 32 * 2 + 1
     beside = 1 - F.max_pool2d(head, reach, 1, reach // 2)
     return torch.cat([push_pull(image, matte * beside), push_pull(matte, beside)], dim=1)
+
+
+def _drawn_board(shown: Tensor, degree: float) -> Tensor:
+    """The board of a cartoon, which has its own hair: what stands below the chin stays, in flat areas. [B, 4, S, S]"""
+    size = shown.shape[-1]
+    height = (torch.arange(size, device=shown.device) + 0.5) / size
+    below = ((height - _CHIN) / 0.08).clamp(0, 1)[:, None]
+    color = torch.lerp(shown[:, :3], flat_areas(shown[:, :3]), degree)
+    return torch.cat([color, shown[:, 3:] * torch.lerp(torch.ones_like(below), below, degree)], dim=1)
 
 
 def solid(alpha: Tensor) -> Tensor:
