@@ -20,7 +20,6 @@ from torch import Tensor
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions, project, sample_map, unproject
 
-
 #: Where the crop puts a frontal face's chin, and a little more, in crop heights from above.
 _CHIN = 0.78
 
@@ -288,7 +287,7 @@ def _drawn_board(shown: Tensor, degree: float) -> Tensor:
     """The board of a cartoon, which has its own hair: what stands below the chin stays, in flat areas. [B, 4, S, S]"""
     size = shown.shape[-1]
     height = (torch.arange(size, device=shown.device) + 0.5) / size
-    below = ((height - _CHIN) / 0.08).clamp(0, 1)[:, None]
+    below = ((height - _CHIN) / 0.15).clamp(0, 1)[:, None]
     color = torch.lerp(shown[:, :3], flat_areas(shown[:, :3]), degree)
     return torch.cat([color, shown[:, 3:] * torch.lerp(torch.ones_like(below), below, degree)], dim=1)
 

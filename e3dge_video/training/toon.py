@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,8 @@ def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
     matte = load_inverter(str(base)).matte if draws_heads_alone(photo) else None
     with torch.no_grad():
         pictures = read_toon_pictures(run.pictures, bundle.spec.resolution, bundle.spec.crop, matte)
-    discriminator = DualDiscriminator(_channels(bundle.spec.resolution, run.stage.widest), camera_dim=0)
+    channels, group = _channels(bundle.spec.resolution, run.stage.widest), math.gcd(run.stage.batch, 4)
+    discriminator = DualDiscriminator(channels, camera_dim=0, group=group)
     if run.discriminator is not None:
         discriminator.load_state_dict(_earlier_discriminator(run.discriminator))
     pivot = EG3D_PIVOT if isinstance(generator, EG3D) else (0.0, 0.0, 0.0)

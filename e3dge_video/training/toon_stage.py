@@ -173,14 +173,13 @@ class ToonStage:
         rng = np.random.default_rng(0)
         z = torch.from_numpy(rng.standard_normal((count, self.generator.z_dim)).astype(np.float32))
         latents = generator.map(z)  # type: ignore[operator]
-        rows = []
-        scores = []
+        rows, scores = [], []
         for yaw in (0.0, 0.4):
-            pairs = self._pair(generator, latents, self._turned(np.full(count, yaw), np.zeros(count)))  # type: ignore[arg-type]
-            scores.append(float(judge(pairs[:, :3], pairs[:, 3:]).mean()))
+            camera = self._turned(np.full(count, yaw), np.zeros(count))
+            pairs = self._pair(generator, latents, camera)  # type: ignore[arg-type]
+            scores += [float(judge(pair[None, :3], pair[None, 3:])) for pair in pairs]
             rows.append(np.concatenate(list(to_array(pairs[:, :3])), axis=1))
         shown = self.pictures[rng.integers(0, len(self.pictures), count)]
         rows.insert(0, np.concatenate(list(to_array(shown)), axis=1))
-        real = self._real(rng)
-        figures = {"score_real": float(judge(real[:, :3], real[:, 3:]).mean()), "score_drawn": float(np.mean(scores))}
-        return figures, np.concatenate(rows)
+        real = [float(judge(pair[None, :3], pair[None, 3:])) for pair in self._real(rng)]
+        return {"score_real": float(np.mean(real)), "score_drawn": float(np.mean(scores))}, np.concatenate(rows)
