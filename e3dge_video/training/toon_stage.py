@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -109,8 +109,10 @@ class ToonStage:
 
     def _pair(self, generator: Generator, latents: Tensor, camera: Camera) -> Tensor:
         rendered = generator.render(generator.planes(latents), camera)
-        image = generator.upsample(rendered, latents)
-        return torch.cat([image, resize_bilinear(rendered.rgb.float(), image.shape[-1])], dim=1).float()
+        # Half precision cannot be resized with antialiasing.
+        rendered = replace(rendered, rgb=rendered.rgb.float(), features=rendered.features.float())
+        image = generator.upsample(rendered, latents).float()
+        return torch.cat([image, resize_bilinear(rendered.rgb, image.shape[-1])], dim=1)
 
     def _turned(self, yaw: NDArray[np.floating], pitch: NDArray[np.floating]) -> Camera:
         """The frontal camera turned around the pivot by angles in radians. [B] each"""

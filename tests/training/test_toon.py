@@ -124,7 +124,7 @@ def test_the_command_leaves_a_bundle_that_draws_cartoons(
 ) -> None:
     model = write_tiny_bundle(tmp_path / "tiny")
     options = [f"pictures={cartoons}", f"model={model}", "style=balls", "stage.warm_up=1", "stage.batch=2"]
-    options += ["stage.widest=16", "loop.steps=3", "loop.threads=1", "loop.precision=fp32"]
+    options += ["stage.widest=16", "loop.steps=3", "loop.threads=1"]
     with pytest.raises(SystemExit) as end:
         main(["train", "toon", "--config", "training/toon.yaml", "--out", str(tmp_path / "run"), *options])
     out = capsys.readouterr().out
