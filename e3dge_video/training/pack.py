@@ -107,18 +107,21 @@ def _with_toon(run: PackRun, toon: Path, base: Path, folder: Path) -> BundleSpec
     photo = generator_of(read_bundle(base))
     assert isinstance(photo, nn.Module)
     spec = ToonSpec(run.toon_style, run.licence)
-    provenance = {**run.notes, "run": _history(toon, "generator")} if run.base else {"run": _history(toon, "generator")}
+    notes = {} if run.base is None else run.notes
+    provenance = {**notes, "run": _history(toon, "generator", of_bundles=False)}
     return add_toon(base, folder, photo.state_dict(), averaged(toon)["generator"], spec, provenance)
 
 
-def _history(folder: Path, part: str) -> dict[str, Any]:
-    """Options and last figures of the run of a part and of those that it started from; of a bundle, what it says of it.
+def _history(folder: Path, part: str, *, of_bundles: bool = True) -> dict[str, Any]:
+    """Options and last figures of the run of a part and of those that it started from; of a bundle, what it says of it,
+    or its name and files alone.
 
     Paths are shortened to folder names, which mean something elsewhere too.
     """
     if (folder / "model.json").exists():
         spec = read_spec(folder)
-        return {"bundle": spec.name, "files": spec.files, **spec.provenance.get("runs", {}).get(part, {})}
+        history = spec.provenance.get("runs", {}).get(part, {}) if of_bundles else {}
+        return {"bundle": spec.name, "files": spec.files, **history}
     config = run_config(folder)
     figures: dict[str, Any] = {}
     for line in (folder / "log.jsonl").read_text().splitlines():
@@ -127,7 +130,7 @@ def _history(folder: Path, part: str) -> dict[str, Any]:
             figures = {"step": record["step"], **{k: round(v, 4) for k, v in record["evaluation"].items()}}
     history = {"options": _shortened(config), "figures": figures}
     if config.get("init") is not None:
-        history["started_from"] = _history(Path(config["init"]), part)
+        history["started_from"] = _history(Path(config["init"]), part, of_bundles=of_bundles)
     return history
 
 
