@@ -76,7 +76,7 @@ def build_job(
     clip = ClipParams(video, folder.partial / f"index-{key[:16]}.npz", first, stop - first)
     views = options.views if len(options.views) > 1 else (*options.views, beside(options.views[0]))
     gpus = 1.0 if options.device.startswith("cuda") else 0.0
-    model = SetupModel(options.model, options.device, threads, tuple(sorted(spec.files.items())))
+    model = SetupModel(options.model, options.device, threads, tuple(sorted(spec.files.items())), options.toon)
     units = (
         Unit("scan", SetupScan(options.landmarks), close=_close),
         Unit("prep", Readers, close=_close),
@@ -125,6 +125,8 @@ def captions(options: PortraitOptions, other: View) -> tuple[str, ...]:
         f"{edit.label} {edit.keyframes[0][1]:g}" if len(edit.keyframes) == 1 else f"{edit.label} over time"
         for edit in options.edits
     )
+    if options.toon:
+        edits = ", ".join(filter(None, (f"toon {options.toon:g}", edits)))
     view = options.views[0]
     seen = "" if view.kind == "input" else f", view {view.name}"
     return "input", "reconstruction", f"result: {edits or 'no edit'}{seen}", f"view {other.name}", "depth"

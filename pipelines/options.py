@@ -22,6 +22,7 @@ class PortraitOptions:
         model: Folder of the model bundle.
         edits: Edits to apply; several add up.
         orthogonal: Each edit leaves alone what those before it move along.
+        toon: Degree of toonification, 0 (none) to 1.
         views: Views to render; the first is `rgb.mp4`.
         smooth_s: Length of the sliding mean over crop, camera and expression, seconds; 0 turns it off.
         no_face: What frames without a face show: the nearest frame with one, the source's own crop, or black.
@@ -35,6 +36,7 @@ class PortraitOptions:
     model: Path
     edits: tuple[Edit, ...] = ()
     orthogonal: bool = False
+    toon: float = 0.0
     views: tuple[View, ...] = (View("input", "input"),)
     smooth_s: float = 0.2
     no_face: NoFace = "hold"

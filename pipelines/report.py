@@ -100,6 +100,7 @@ def _plain_options(options: PortraitOptions) -> dict[str, Any]:
     return {
         "edits": {edit.label: [list(k) for k in edit.keyframes] for edit in options.edits},
         "orthogonal": options.orthogonal,
+        "toon": options.toon,
         "views": [view.name for view in options.views],
         "smooth_s": options.smooth_s,
         "no_face": options.no_face,

@@ -94,7 +94,8 @@ def page(folder: Path, report: Mapping[str, Any], plots: Sequence[Plot]) -> str:
 
 def _summary(report: Mapping[str, Any]) -> str:
     frames, edits = report["frames"], report["options"]["edits"]
-    edited = ", ".join(edits) or "no edit"
+    toon = [f"toon {report['options']['toon']:g}"] if report["options"]["toon"] else []
+    edited = ", ".join([*toon, *edits]) or "no edit"
     return escape(
         f"{report['video']['frames_used']} frames, {frames['with_face']} with a face; {edited}; "
         f"views {', '.join(report['options']['views'])}; {report['time']['frames_per_second']:g} frames per second; "

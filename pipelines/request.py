@@ -5,6 +5,7 @@ Messages name the command's options (`--edit`, `--start`), which the arguments o
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from e3dge_video.inversion.editing import parse_edits
 from e3dge_video.pipelines.core.progress import make_progress
 from e3dge_video.pipelines.options import NoFace, PortraitOptions
 from e3dge_video.pipelines.portrait import RunResult, make_executor, run_video
-from e3dge_video.weights.bundle import read_spec, require_encoders
+from e3dge_video.weights.bundle import read_spec, require_encoders, require_toon
 from e3dge_video.weights.catalog import find_bundle
 
 #: Length of a preview, seconds.
@@ -32,6 +33,7 @@ def run(
     *,
     edits: Sequence[str] = (),
     orthogonal: bool = False,
+    toon: str | float | None = None,
     views: Sequence[str] = (),
     model: str = "starter",
     out: str | Path | None = None,
@@ -58,6 +60,7 @@ def run(
         video: The clip.
         edits: Edits as text: `age`, `smile=1.5`, `age=0@0s,1.2@4s` (strength at times), `age:0-7=1.2` (some layers).
         orthogonal: Each edit leaves alone what those before it move along.
+        toon: Degree of toonification, 0 to 1: the person as a cartoon; None: none.
         views: Views as text: `input` (default), `frontal`, `orbit`, `ellipse`, `YAW,PITCH` in degrees beside the input
             camera, or a camera path in a .json file. The first one is `rgb.mp4`.
         model: Name or folder of a model bundle.
@@ -94,11 +97,15 @@ def run(
     video, folder = Path(video), find_bundle(model).absolute()
     spec = read_spec(folder)
     require_encoders(folder, spec)
+    degree = _degree(toon)
+    if degree:
+        require_toon(folder, spec)
     since, until = _span(start, end, preview)
     options = PortraitOptions(
         model=folder,
         edits=parse_edits(edits, spec.edits, spec.generator.latent_shape[0]),
         orthogonal=orthogonal,
+        toon=degree,
         views=_views(views),
         smooth_s=smooth,
         no_face=no_face,
@@ -114,6 +121,17 @@ def run(
             video, target, options, runner, overwrite=overwrite, resume=resume, chunk_frames=chunk,
             threads=threads or min(os.cpu_count() or 1, 8),
         )  # fmt: skip
+
+
+def _degree(toon: str | float | None) -> float:
+    """Degree of toonification."""
+    try:
+        degree = 0.0 if toon is None else float(toon)
+    except ValueError:
+        degree = math.nan
+    if not 0 <= degree <= 1:
+        raise ConfigError(f"--toon {toon}: expected a degree from 0 (photograph) to 1 (cartoon), or nothing for 1")
+    return degree
 
 
 def _views(texts: Sequence[str]) -> tuple[View, ...]:

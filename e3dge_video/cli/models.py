@@ -200,6 +200,7 @@ def _configuration(spec: BundleSpec) -> dict[str, str]:
         "backbone": f"{spec.backbone}, {sizes}, crop {spec.crop}",
         **spec.generator.describe(),
         "encoders": encoders,
+        "toon": "none" if spec.toon is None else f"{spec.toon.style}; licence {spec.toon.licence}",
     }
 
 

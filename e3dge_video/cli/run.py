@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 )
 @click.option("--orthogonal", is_flag=True, help="Each --edit leaves alone what those before it move along.")
 @click.option(
+    "--toon",
+    is_flag=False,
+    flag_value="1",
+    metavar="[DEGREE]",
+    help="The person as a cartoon: 1, as without a number, or less (0.5: half of it).",
+)
+@click.option(
     "--view",
     "views",
     multiple=True,
@@ -80,9 +87,9 @@ if TYPE_CHECKING:
     "--progress", type=click.Choice(["auto", "bar", "line", "json", "none"]), default="auto", show_default=True
 )
 def run_command(
-    video: Path, edits: tuple[str, ...], views: tuple[str, ...], model: str, out: Path | None, overwrite: bool,
-    resume: bool, smooth: float, no_face: Literal["hold", "pass", "blank"], person: int, start: str | None,
-    end: str | None, preview: bool, landmarks: BackendName, landmark_file: Path | None,
+    video: Path, edits: tuple[str, ...], toon: str | None, views: tuple[str, ...], model: str, out: Path | None,
+    overwrite: bool, resume: bool, smooth: float, no_face: Literal["hold", "pass", "blank"], person: int,
+    start: str | None, end: str | None, preview: bool, landmarks: BackendName, landmark_file: Path | None,
     executor: Literal["ray", "local"], address: str | None, device: str, chunk: int, threads: int | None,
     progress: Literal["auto", "bar", "line", "json", "none"], orthogonal: bool,
 ) -> None:  # fmt: skip
@@ -92,12 +99,13 @@ def run_command(
     e3dge-video run talk.mp4 --edit age
     e3dge-video run talk.mp4 --edit smile=1.2 --view 20,0 --view orbit
     e3dge-video run talk.mp4 --edit age=0@0s,1.2@4s --out older
+    e3dge-video run talk.mp4 --toon --view input --view 20,0
     """
     from e3dge_video.pipelines.request import run
 
     result = run(
-        video, edits=edits, views=views, model=model, out=out, overwrite=overwrite, resume=resume, smooth=smooth,
-        no_face=no_face, person=person, start=start, end=end, preview=preview, landmarks=landmarks,
+        video, edits=edits, toon=toon, views=views, model=model, out=out, overwrite=overwrite, resume=resume,
+        smooth=smooth, no_face=no_face, person=person, start=start, end=end, preview=preview, landmarks=landmarks,
         landmark_file=landmark_file, executor=executor, address=address, device=device, chunk=chunk, threads=threads,
         progress=progress, orthogonal=orthogonal,
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -42,6 +42,13 @@ train_group.add_command(directions_group)
 @click.option("--workers", type=click.IntRange(1), default=None, help="Processes; all cores unless given.")
 @click.option("--maps", default="depth,label", show_default=True, help="Kept beside the picture: depth, label, normal.")
 @click.option("--pairs", help="Let a copy with one of these edits follow each head: age,wrinkles,…")
+@click.option(
+    "--style",
+    type=click.Choice(["photo", "toon"]),
+    default="photo",
+    show_default=True,
+    help="How the heads are drawn: the same latent codes as photographs or as cartoons.",
+)
 @click.option("--sheet", type=click.Path(path_type=Path), help="Also write a contact sheet (PNG) here.")
 def heads(
     out: Path,
@@ -52,6 +59,7 @@ def heads(
     workers: int | None,
     maps: str,
     pairs: str | None,
+    style: Literal["photo", "toon"],
     sheet: Path | None,
 ) -> None:
     """Render a data set of procedural heads into OUT (needs the extra: pip install 'e3dge-video[heads]')."""
@@ -69,12 +77,13 @@ def heads(
         maps=tuple(maps.split(",")),
         edit_share=1.0 if pairs else 0.0,
         edits=pairs.split(",") if pairs else None,
+        style=style,
     )
     click.echo(f"{identities} heads × {views} views of {size} px in {out}")
     if sheet is not None:
         from e3dge_video.heads.sheet import contact_sheet
 
-        contact_sheet(sheet)
+        contact_sheet(sheet, style=style)
         click.echo(f"contact sheet in {sheet}")
 
 
@@ -187,6 +196,21 @@ def matte(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
 def attributes(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
     """Train the attribute reader that evaluation measures edits with."""
     _run("AttributeRun", "train_attributes", config, out, overrides)
+
+
+@train_group.command("toon")
+@_CONFIG
+@_OUT
+@_OVERRIDES
+def toon(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Teach a model to draw cartoons like those in a folder (§7.5); OUT/bundle is the model with it."""
+    from e3dge_video.config.load import bundled_config, load_config
+    from e3dge_video.training.toon import ToonRun, train_toon
+
+    path = config if config.exists() else bundled_config(str(config))
+    for name, value in train_toon(load_config(ToonRun, path, overrides), out).items():
+        click.echo(f"{name:<24} {value:.4f}")
+    click.echo(f"use it: e3dge-video run VIDEO --toon --model {out / 'bundle'}")
 
 
 @train_group.command("pack")

@@ -32,6 +32,7 @@ from e3dge_video.heads.decode import ATTRIBUTE_NAMES, attributes
 from e3dge_video.heads.edits import EDIT_NAMES, edit
 from e3dge_video.heads.latent import ENTRIES, GROUPS, LAYOUT, Z_DIM
 from e3dge_video.heads.paint import LABELS
+from e3dge_video.heads.spec import Style
 from e3dge_video.heads.viewpoints import random_cameras
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class HeadDatasetConfig:
         edit_share: Share of identities that are followed by a paired edit (same z and cameras, one edit).
         shard_rows: Identities per shard.
         edits: Which of `PAIRED_EDITS` the pairs draw from.
+        style: How the heads are drawn.
     """
 
     count: int
@@ -77,6 +79,7 @@ class HeadDatasetConfig:
     edit_share: float = 0.0
     shard_rows: int = 32
     edits: tuple[str, ...] = tuple(name for name, _, _ in PAIRED_EDITS)
+    style: Style = "photo"
 
     def __post_init__(self) -> None:
         known = [name for name, _, _ in PAIRED_EDITS]
@@ -101,6 +104,7 @@ def write_dataset(
     edit_share: float = 0.0,
     shard_rows: int = 32,
     edits: Sequence[str] | None = None,
+    style: Style = "photo",
     progress: bool = True,
 ) -> Path:
     """Render a data set, or finish one that was begun with the same numbers.
@@ -117,7 +121,7 @@ def write_dataset(
     from tqdm import tqdm
 
     drawn = HeadDatasetConfig.edits if edits is None else tuple(edits)
-    config = HeadDatasetConfig(count, views, size, seed, tuple(maps), edit_share, shard_rows, drawn)
+    config = HeadDatasetConfig(count, views, size, seed, tuple(maps), edit_share, shard_rows, drawn, style)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     _write_meta(folder, config)
@@ -163,7 +167,7 @@ def render_rows(config: HeadDatasetConfig, index: int) -> list[dict[str, Any]]:
     sampler = _sampler()
     for code, edit_index, strength in variants:
         spec = sampler.decode(code)
-        head = sampler.build(spec)
+        head = sampler.build(spec, config.style)
         skin = paint(head, config.size)
         shots = [
             render(head, label[:16].reshape(4, 4), label[16:].reshape(3, 3), config.size, skin=skin)
@@ -272,10 +276,18 @@ def _write_shard(folder: Path, config: HeadDatasetConfig, index: int) -> None:
     unfinished.replace(path)
 
 
+def _config_numbers(config: HeadDatasetConfig) -> dict[str, Any]:
+    """What stands in `meta.json`; data sets from before there were cartoons say nothing of their style."""
+    numbers = asdict(config)
+    if config.style == "photo":
+        del numbers["style"]
+    return numbers
+
+
 def _write_meta(folder: Path, config: HeadDatasetConfig) -> None:
     meta = {
         "format": FORMAT_VERSION,
-        "config": asdict(config),
+        "config": _config_numbers(config),
         "z_dim": Z_DIM,
         "layout": {group: [part.start, part.stop] for group, part in LAYOUT.items()},
         "groups": {group: list(names) for group, names in GROUPS.items()},

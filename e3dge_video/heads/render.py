@@ -14,11 +14,16 @@ from numpy.typing import NDArray
 
 from e3dge_video.heads import shading
 from e3dge_video.heads.blending import blend
+from e3dge_video.heads.outlines import draw_outlines
 from e3dge_video.heads.paint import PaintedSkin, paint_skin
 from e3dge_video.heads.paint_layers import load_layers
 from e3dge_video.heads.raster import project, rasterize
 from e3dge_video.heads.sampler import Head
+from e3dge_video.heads.toon import plain_layers
+from e3dge_video.heads.toon_shading import shade_toon
 
+#: Width of a cartoon's outlines as a share of the picture.
+_LINE = 1.7 / 256
 #: Up to this image size the skin is painted at half resolution.
 _HALF_PAINT_SIZE = 160
 
@@ -44,7 +49,8 @@ class RenderedHead:
 
 def paint(head: Head, size: int) -> PaintedSkin:
     """The head's painted skin at the resolution that pictures of a size need; shared by all views."""
-    return paint_skin(head.spec, load_layers(size <= _HALF_PAINT_SIZE))
+    layers = plain_layers if head.style == "toon" else load_layers
+    return paint_skin(head.spec, layers(size <= _HALF_PAINT_SIZE))
 
 
 def render(
@@ -86,11 +92,18 @@ def render(
     normal = np.empty((grid, grid, 3), np.float32)
     label = np.empty((grid, grid), np.uint8)
     rig = head.rig
-    shading.shade(
-        seen, bary, head.triangles, head.material, head.vertices, head.normals, head.tangents, attributes,
-        head.irradiance, skin.colour, skin.label, camera, rig.direction, rig.highlight, rig.ambient, head.look,
-        colour, normal, label,
-    )  # fmt: skip
+    if head.style == "toon":
+        shade_toon(
+            seen, bary, head.triangles, head.material, head.vertices, head.normals, attributes, head.irradiance,
+            skin.colour, skin.label, camera, rig.direction, head.look, colour, normal, label,
+        )  # fmt: skip
+        draw_outlines(inverse_depth, normal, label, max(2 * size * _LINE, 1.0), colour)
+    else:
+        shading.shade(
+            seen, bary, head.triangles, head.material, head.vertices, head.normals, head.tangents, attributes,
+            head.irradiance, skin.colour, skin.label, camera, rig.direction, rig.highlight, rig.ambient, head.look,
+            colour, normal, label,
+        )  # fmt: skip
     cover = (seen >= 0).astype(np.float32)
     if len(head.blended_triangles):
         order = np.argsort(projected[head.blended_triangles, 2].mean(1), kind="stable")

@@ -32,8 +32,9 @@ from e3dge_video.heads.mesh import vertex_normals
 from e3dge_video.heads.paint import hair_on_skin, linear, skin_tone
 from e3dge_video.heads.parts import Part, collar, glasses, lashes
 from e3dge_video.heads.shape import load_shape
-from e3dge_video.heads.spec import HeadSpec
+from e3dge_video.heads.spec import HeadSpec, Style
 from e3dge_video.heads.template import BOX, HeadTemplate, load_template
+from e3dge_video.heads.toon import cartoon, enlarge_eyes, rounded_normals
 
 #: Directions of the light transfer.
 _RAYS = directions(64)
@@ -55,6 +56,7 @@ class Head:
         rig: The spec's light.
         landmarks: The 68 points. [68, 3]
         look: Shader numbers, see `shading.shade`. [16]
+        style: How it is painted and shaded.
     """
 
     spec: HeadSpec
@@ -71,6 +73,7 @@ class Head:
     rig: LightRig
     landmarks: NDArray[np.float32]
     look: NDArray[np.float32]
+    style: Style = "photo"
 
 
 class HeadSampler:
@@ -99,12 +102,16 @@ class HeadSampler:
         """The 68 iBUG points of a head in world units. [68, 3]"""
         return head.landmarks
 
-    def build(self, spec: HeadSpec) -> Head:
-        """Mesh, materials and light of a head."""
+    def build(self, spec: HeadSpec, style: Style = "photo") -> Head:
+        """Mesh, materials and light of a head; as a cartoon of the same person with `style` toon."""
+        if style == "toon":
+            spec = cartoon(spec)
         shape, template = self.shape, self.template
         neutral, scale = shape.neutral(spec.phenotype)
         displacement = neutral[self.field.control] - self.field.control_position
         face = shape.express(neutral, scale, facial_actions(spec.expression))
+        if style == "toon":
+            face = enlarge_eyes(face, (template.eyes[0][1], template.eyes[1][1]))
         landmarks = shape.landmarks(face)
         coarse_normals = vertex_normals(face, shape.coarse_triangles)
         thickness = template.thickness(spec)
@@ -124,7 +131,11 @@ class HeadSampler:
         if hair is not None:
             splat(hair.centres.reshape(-1, 3), 0.22, grid)
         grid = blur(grid)
-        on_skin = shape.refine(transfer(coarse, coarse_normals, grid, _RAYS, _BASIS, 0.6 * CELL, 0.12))
+        facing, bias = coarse_normals, 0.6 * CELL
+        if style == "toon":
+            # Light that starts further out knows nothing of eye sockets, but still of chin and hair.
+            facing, bias = rounded_normals(coarse, coarse_normals), 2.5 * CELL
+        on_skin = shape.refine(transfer(coarse, facing, grid, _RAYS, _BASIS, bias, 0.12))
         pieces = [skin, *parts]
         transfers = [on_skin]
         transfers += [transfer(part.vertices, part.normals, grid, _RAYS, _BASIS, 0.9 * CELL, 0.1) for part in parts]
@@ -173,6 +184,7 @@ class HeadSampler:
             rig=rig,
             landmarks=landmarks,
             look=_look(spec),
+            style=style,
         )
 
     def _skin(self, spec: HeadSpec, coarse: NDArray[np.float32], landmarks: NDArray[np.float32]) -> Part:

@@ -11,6 +11,7 @@ from e3dge_video.heads.edits import edit
 from e3dge_video.heads.latent import INDEX, LAYOUT
 from e3dge_video.heads.render import RenderedHead, render
 from e3dge_video.heads.sampler import HeadSampler
+from e3dge_video.heads.spec import Style
 from e3dge_video.heads.viewpoints import intrinsics_matrix, look_at
 
 _EXPRESSIONS = ("neutral", "smile", "mouth_open", "eyes_closed", "surprise", "brow", "frown", "pucker")
@@ -38,6 +39,7 @@ def contact_sheet(
     seed: int = 0,
     columns: int = 9,
     sampler: HeadSampler | None = None,
+    style: Style = "photo",
 ) -> Path:
     """Write the sheet as an image file and return its path."""
     import cv2
@@ -48,16 +50,24 @@ def contact_sheet(
     sections = [
         _grid(
             [
-                _shot(sampler, z, size, yaw=float(rng.normal(0, 0.3)) * (i % 3 > 0), pitch=float(rng.normal(0, 0.1)))
+                _shot(
+                    sampler,
+                    z,
+                    size,
+                    style,
+                    yaw=float(rng.normal(0, 0.3)) * (i % 3 > 0),
+                    pitch=float(rng.normal(0, 0.1)),
+                )
                 for i, z in enumerate(codes[:identities])
             ],
             columns,
         ),
-        _sweep(sampler, codes[1], size, columns),
+        _sweep(sampler, codes[1], size, columns, style),
         _grid(
-            [_shot(sampler, _expression(z, name), size) for z in codes[2:5] for name in _EXPRESSIONS], len(_EXPRESSIONS)
+            [_shot(sampler, _expression(z, name), size, style) for z in codes[2:5] for name in _EXPRESSIONS],
+            len(_EXPRESSIONS),
         ),
-        _grid([_shot(sampler, _edited(z, name), size) for z in codes[5:8] for name in _EDITS], len(_EDITS)),
+        _grid([_shot(sampler, _edited(z, name), size, style) for z in codes[5:8] for name in _EDITS], len(_EDITS)),
     ]
     width = max(section.shape[1] for section in sections)
     padded = [np.pad(s, ((0, 6), (0, width - s.shape[1]), (0, 0)), constant_values=255) for s in sections]
@@ -72,7 +82,7 @@ def composite(shot: RenderedHead, background: NDArray[np.floating] = _BACKGROUND
 
 
 def _shot(
-    sampler: HeadSampler, z: NDArray[np.float32], size: int, yaw: float = 0.0, pitch: float = 0.0
+    sampler: HeadSampler, z: NDArray[np.float32], size: int, style: Style, yaw: float = 0.0, pitch: float = 0.0
 ) -> NDArray[np.uint8]:
     head = sampler.build(sampler.decode(z))
     return composite(render(head, look_at(yaw, pitch), intrinsics_matrix(), size))
@@ -96,8 +106,8 @@ def _edited(z: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     return edit(relaxed, name[:-2], float(name[-2:])) if name else relaxed
 
 
-def _sweep(sampler: HeadSampler, z: NDArray[np.float32], size: int, columns: int) -> NDArray[np.uint8]:
-    head = sampler.build(sampler.decode(_relaxed(z)))
+def _sweep(sampler: HeadSampler, z: NDArray[np.float32], size: int, columns: int, style: Style) -> NDArray[np.uint8]:
+    head = sampler.build(sampler.decode(_relaxed(z)), style)
     rows: list[list[NDArray[np.uint8]]] = [[], [], []]
     for yaw in np.radians(np.linspace(-60, 60, columns)):
         shot = render(head, look_at(float(yaw), 0.0), intrinsics_matrix(), size)

@@ -12,6 +12,8 @@ from typing import Literal
 from e3dge_video.heads.shape import Phenotype
 
 Colour = tuple[float, float, float]
+#: How a head is drawn: as a photograph would show it, or as a cartoon.
+Style = Literal["photo", "toon"]
 
 HAIR_STYLES = (
     "bald",

@@ -21,7 +21,8 @@ from e3dge_video.inversion.detail import (
     encode_source,
     normalised_depth,
 )
-from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, clean_rim
+from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, Toon, clean_rim
+from e3dge_video.inversion.toon import ToonGenerator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder
@@ -80,6 +81,7 @@ class EditedHead:
         local: Local detail as E_ADA fits it to the edited head; None without a local branch.
         layer: The edited head at the input view.
         change: What the edit does to the input view.
+        toon: What kind of cartoon it is; None: a photograph.
     """
 
     latents: Tensor
@@ -87,6 +89,7 @@ class EditedHead:
     local: SourceDetail | None
     layer: Layer
     change: Change
+    toon: Toon | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Inverter(nn.Module):
         resolution: Side of the pictures, pixels.
         local: E1, E_ADA, fusion and FiLM head; None: local detail is the lift's alone.
         blender: Learned part of the lift; None: its plain rule.
+        toon: What draws cartoons of a code; None: nothing does.
     """
 
     expression: Tensor
@@ -137,8 +141,10 @@ class Inverter(nn.Module):
         resolution: int,
         local: LocalBranch | None = None,
         blender: ResidualBlender | None = None,
+        toon: ToonGenerator | None = None,
     ) -> None:
         super().__init__()
+        self.toon = toon
         self.generator, self.encoder, self.pose_encoder = generator, encoder, pose_encoder
         self.face_points, self.matte = face_points, matte
         self.local, self.blender = local, blender
@@ -175,7 +181,7 @@ class Inverter(nn.Module):
         """
         planes = self.generator.planes(latents)
         rendered = self.generator.render(planes, camera, resolution=self.neural_resolution)  # Î0 = G0(w, ξ)
-        coarse, foreground = self._finished(rendered, latents), self.foreground(image, landmarks)
+        coarse, foreground = self._finished(rendered, latents, self.generator), self.foreground(image, landmarks)
         local, layer = None, coarse
         if self.local is not None:
             view = self.view(rendered, camera)
@@ -196,6 +202,14 @@ class Inverter(nn.Module):
             layer = self._detailed(planes, latents, camera, residual, local, view)
         return EditedHead(latents, planes, local, layer, Change.between(inversion.layer, layer))
 
+    def toonify(self, inversion: Inversion, latents: Tensor) -> EditedHead:
+        """Draw an inversion, or its moved codes, as a cartoon (§7.5), of the degree the inverter was loaded with."""
+        assert self.toon is not None, "load_inverter(…, toon=degree) loads what draws cartoons"
+        planes = self.toon.generator.planes(latents)
+        drawn = self.layer(planes, latents, inversion.camera, self.toon.generator)
+        kind = Toon.of(inversion.lifted, drawn, self.toon.degree)
+        return EditedHead(latents, planes, None, drawn, Change.between(inversion.layer, drawn), kind)
+
     def synthesize(self, inversion: Inversion, camera: Camera, edited: EditedHead | None = None) -> Picture:
         """Render the inverted subject from any camera, with its own detail.
 
@@ -208,12 +222,13 @@ class Inverter(nn.Module):
         if camera is inversion.camera:
             target = head.layer
         elif self.local is None or inversion.local is None or head.local is None:
-            target = self.layer(head.planes, head.latents, camera)
+            drawn_by = None if edited is None or edited.toon is None or self.toon is None else self.toon.generator
+            target = self.layer(head.planes, head.latents, camera, drawn_by)
         else:
             view = self.view(self.generator.render(head.planes, camera, resolution=self.neural_resolution), camera)
             target = self._detailed(head.planes, head.latents, camera, inversion.local.residual, head.local, view)
-        change = None if edited is None else edited.change
-        image, alpha = self.lift.render(inversion.lifted, target, camera, change)
+        change, toon = (None, None) if edited is None else (edited.change, edited.toon)
+        image, alpha = self.lift.render(inversion.lifted, target, camera, change, toon)
         return Picture(image, target.depth, alpha)
 
     def foreground(self, image: Tensor, landmarks: Tensor) -> Tensor:
@@ -241,9 +256,14 @@ class Inverter(nn.Module):
         whole = torch.minimum(foreground, alpha)
         return (whole * ((image + 1) * alpha - 1 - view.picture)).detach()
 
-    def layer(self, planes: Planes, latents: Tensor, camera: Camera) -> Layer:
-        """Heads as a camera sees them, without local detail, at the pictures' size."""
-        return self._finished(self.generator.render(planes, camera, resolution=self.neural_resolution), latents)
+    def layer(self, planes: Planes, latents: Tensor, camera: Camera, generator: Generator | None = None) -> Layer:
+        """Heads as a camera sees them, without local detail, at the pictures' size.
+
+        Args:
+            generator: What draws them; None: the inverter's own.
+        """
+        generator = generator or self.generator
+        return self._finished(generator.render(planes, camera, resolution=self.neural_resolution), latents, generator)
 
     def _detailed(
         self, planes: Planes, latents: Tensor, camera: Camera, residual: Tensor, source: SourceDetail, view: View
@@ -252,11 +272,11 @@ class Inverter(nn.Module):
         assert self.local is not None
         detail = detail_toward(self.local, residual, source, view)
         rendered = self.generator.render(planes, camera, resolution=self.neural_resolution, modulation=detail)
-        return self._finished(rendered, latents)
+        return self._finished(rendered, latents, self.generator)
 
-    def _finished(self, rendered: RenderOutput, latents: Tensor) -> Layer:
+    def _finished(self, rendered: RenderOutput, latents: Tensor, generator: Generator) -> Layer:
         """After super-resolution, at the pictures' size."""
-        color = _continued_to_border((self.generator.upsample(rendered, latents) + 1) / 2)
+        color = _continued_to_border((generator.upsample(rendered, latents) + 1) / 2)
         size = color.shape[-1]
         alpha = _enlarged(rendered.alpha, size)
         # Empty rays have no depth of their own: they must not pull the outline's depth away from the head.

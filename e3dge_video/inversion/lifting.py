@@ -21,6 +21,9 @@ from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions, project, sample_map, unproject
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
+#: Where the crop puts a frontal face's chin, and a little more, in crop heights from above.
+_CHIN = 0.78
+
 
 @dataclass(frozen=True)
 class LiftConfig:
@@ -123,6 +126,7 @@ class LiftReading:
 
     Attributes:
         target: The (edited) head from there.
+        uv: Where the input view has the places, row by row, in image coordinates 0..1. [B, S·S, 2]
         seen: Residual at the place itself. [B, 3, S, S]
         weight: Trust in it, 0..1: 0 where the input view did not see the place. [B, 1, S, S]
         mirrored: Residual at the place's mirror image: a head's two sides are much alike. [B, 3, S, S]
@@ -134,6 +138,7 @@ class LiftReading:
     """
 
     target: Layer
+    uv: Tensor
     seen: Tensor
     weight: Tensor
     mirrored: Tensor
@@ -162,6 +167,32 @@ class LiftReading:
 def blended(shares: Tensor, seen: Tensor, mirrored: Tensor, continued: Tensor) -> Tensor:
     """Residual from the shares of its candidates [B, 4, S, S]. [B, 3, S, S]"""
     return shares[:, :1] * seen + shares[:, 1:2] * mirrored + shares[:, 2:3] * continued
+
+
+@dataclass(frozen=True)
+class Toon:
+    """What kind of cartoon a head is.
+
+    Attributes:
+        degree: 0 a photograph to 1 a cartoon.
+        tone: How many times lighter, darker or redder the person is than their cartoon around each place of the input
+            view. A factor, so that dark lines and pupils stay dark. [B, 3, S, S]
+    """
+
+    degree: float
+    tone: Tensor
+
+    @classmethod
+    def of(cls, lifted: LiftedResidual, drawn: Layer, degree: float, *, most: float = 1.6) -> Toon:
+        """Of the cartoon at the input view; `most` bounds the factor, and it holds as far as the degree goes."""
+        reach = drawn.color.shape[-1] // 5 | 1
+        trust = lifted.confidence * solid(drawn.alpha) + 1e-4
+        seen, painted = (
+            box_mean(box_mean(values * trust, reach), reach)
+            for values in (lifted.image, drawn.color / drawn.alpha.clamp_min(0.5))
+        )
+        tone = ((seen + 1e-6) / (painted + 1e-6)).clamp(1 / most, most)
+        return cls(degree, torch.lerp(torch.ones_like(tone), tone, degree))
 
 
 class ResidualLift:
@@ -202,7 +233,12 @@ class ResidualLift:
         )
 
     def render(
-        self, lifted: LiftedResidual, target: Layer, camera: Camera, change: Change | None = None
+        self,
+        lifted: LiftedResidual,
+        target: Layer,
+        camera: Camera,
+        change: Change | None = None,
+        toon: Toon | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Put the residual on a head seen from `camera` and lay it over the person's own surroundings.
 
@@ -211,6 +247,9 @@ class ResidualLift:
             target: The (edited) head from `camera`.
             camera: Target view.
             change: What the edit does to the input view; where it replaces something, the residual steps back.
+            toon: What kind of cartoon the head is. A cartoon has no local branch (§7.5): the residual fades and
+                leaves its broad tone alone, the person's own outline gives way to the cartoon's, the background to flat
+                areas.
 
         Returns:
             The picture, RGB in [-1, 1] [B, 3, S, S], and the opacity of the head itself [B, 1, S, S].
@@ -219,9 +258,14 @@ class ResidualLift:
         added = self._added(reading)
         if change is not None:
             added = added * torch.lerp(torch.ones_like(reading.weight), reading.shade, reading.weight)
-        alpha = target.alpha * reading.hull
-        head = target.color * reading.hull + alpha * added
-        picture = head + (1 - alpha) * self._surroundings(lifted, camera, target.depth.shape[-1], change)
+        hull, color = reading.hull, target.color
+        if toon is not None:
+            hull = torch.lerp(hull, torch.ones_like(hull), toon.degree)
+            added = (1 - toon.degree) * added
+            color = color * sample_map(toon.tone, reading.uv).view_as(color)
+        alpha = target.alpha * hull
+        head = color * hull + alpha * added
+        picture = head + (1 - alpha) * self._surroundings(lifted, camera, target.depth.shape[-1], change, toon)
         return 2 * picture.clamp(0, 1) - 1, alpha
 
     def read(self, lifted: LiftedResidual, target: Layer, camera: Camera, change: Change | None) -> LiftReading:
@@ -253,6 +297,7 @@ class ResidualLift:
         nothing, whole = torch.zeros_like(weight), torch.ones_like(weight)
         return LiftReading(
             target=target,
+            uv=uv,
             seen=read[:, :3],
             weight=weight,
             mirrored=mirror[:, :3],
@@ -283,7 +328,9 @@ class ResidualLift:
         cosine = (normal * rays).sum(dim=-1).abs()[:, None]
         return (cosine / self.config.grazing).clamp(0, 1)
 
-    def _surroundings(self, lifted: LiftedResidual, camera: Camera, size: int, change: Change | None) -> Tensor:
+    def _surroundings(
+        self, lifted: LiftedResidual, camera: Camera, size: int, change: Change | None, toon: Toon | None
+    ) -> Tensor:
         """The person's remaining foreground on a board through the pivot, over the still background."""
         pivot = torch.tensor(EG3D_PIVOT, device=lifted.image.device)
         normal = lifted.camera.cam2world[:, :3, 2]
@@ -297,13 +344,18 @@ class ResidualLift:
         shown = torch.lerp(picture, lifted.behind, turned.clamp(0, 1).view(-1, 1, 1, 1))
         if change is not None:
             shown = torch.cat([shown[:, :3] + change.tone, shown[:, 3:]], dim=1)
+        if toon is not None:
+            shown = _drawn_board(shown, toon.degree)
         # Past the crop's border the foreground goes on for a little: shoulders and hair must not end in a straight cut.
         edge = 0.5 / shown.shape[-1]
         nearest = uv.clamp(edge, 1 - edge)
         beyond = (uv - nearest).abs().amax(dim=-1).view(-1, 1, size, size)
         board = sample_map(shown, nearest).view(-1, 4, size, size)
         matte = board[:, 3:] * (1 - beyond / self.config.margin).clamp(0, 1)
-        return matte * board[:, :3] + (1 - matte) * lifted.background
+        background = lifted.background
+        if toon is not None:
+            background = torch.lerp(background, flat_areas(background), toon.degree)
+        return matte * board[:, :3] + (1 - matte) * background
 
 
 def _behind(image: Tensor, matte: Tensor, head: Tensor) -> Tensor:
@@ -311,6 +363,15 @@ def _behind(image: Tensor, matte: Tensor, head: Tensor) -> Tensor:
     reach = image.shape[-1] // 32 * 2 + 1
     beside = 1 - F.max_pool2d(head, reach, 1, reach // 2)
     return torch.cat([push_pull(image, matte * beside), push_pull(matte, beside)], dim=1)
+
+
+def _drawn_board(shown: Tensor, degree: float) -> Tensor:
+    """The board of a cartoon, which has its own hair: what stands below the chin stays, in flat areas. [B, 4, S, S]"""
+    size = shown.shape[-1]
+    height = (torch.arange(size, device=shown.device) + 0.5) / size
+    below = ((height - _CHIN) / 0.15).clamp(0, 1)[:, None]
+    color = torch.lerp(shown[:, :3], flat_areas(shown[:, :3]), degree)
+    return torch.cat([color, shown[:, 3:] * torch.lerp(torch.ones_like(below), below, degree)], dim=1)
 
 
 def solid(alpha: Tensor) -> Tensor:
@@ -339,6 +400,27 @@ def box_mean(values: Tensor, side: int) -> Tensor:
     """Mean over a square of odd side around each pixel, inside the image. Rows, then columns: a wide one is cheap."""
     rows = F.avg_pool2d(values, (side, 1), 1, (side // 2, 0), count_include_pad=False)
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
+
+
+def flat_areas(image: Tensor, *, rounds: int = 2) -> Tensor:
+    """A picture painted in flat areas with clear borders: Kuwahara's filter. [B, 3, S, S]
+
+    Each pixel takes the mean of that one of the four squares beside it which varies least.
+    """
+    side = image.shape[-1] // 48 | 1
+    half = side // 2
+    for _ in range(rounds):
+        mean = box_mean(image, side)
+        spread = (box_mean(image.square(), side) - mean.square()).sum(dim=1, keepdim=True)
+        stacked = F.pad(torch.cat([mean, spread], dim=1), (half,) * 4, mode="replicate")
+        size = image.shape[-1]
+        corners = [stacked[..., y : y + size, x : x + size] for y in (0, 2 * half) for x in (0, 2 * half)]
+        image, least = corners[0][:, :3], corners[0][:, 3:]
+        for corner in corners[1:]:
+            better = corner[:, 3:] < least
+            image = torch.where(better, corner[:, :3], image)
+            least = torch.where(better, corner[:, 3:], least)
+    return image
 
 
 def push_pull(values: Tensor, weight: Tensor) -> Tensor:

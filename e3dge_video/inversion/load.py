@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,24 +12,29 @@ from torch import Tensor, nn
 from e3dge_video.errors import ModelError
 from e3dge_video.inversion.hybrid import HybridInverter
 from e3dge_video.inversion.inverter import Inverter
+from e3dge_video.inversion.toon import ToonGenerator
 from e3dge_video.models.build import build_generator, build_psp
 from e3dge_video.models.discriminators import ViewpointDiscriminator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
-from e3dge_video.models.encoders.hybrid import HybridEncoders
+from e3dge_video.models.encoders.hybrid import HybridEncoders, LocalBranch
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder, ViewpointEncoder
 from e3dge_video.models.encoders.psp import PSPEncoder
+from e3dge_video.models.encoders.residual_blender import ResidualBlender
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.models.matting import MatteNet
 from e3dge_video.weights.bundle import (
+    DETAIL_FILE,
     EDITS_FILE,
     ENCODER_FILE,
     GENERATOR_FILE,
+    TOON_FILE,
     Bundle,
     read_bundle,
     read_spec,
     require_encoders,
+    require_toon,
 )
 from e3dge_video.weights.catalog import find_bundle
 
@@ -57,14 +63,19 @@ def load_generator(name: str) -> Generator:
     return generator_of(read_bundle(find_bundle(name)))
 
 
-def load_inverter(name: str = "starter", *, device: str = "cpu") -> Inverter:
+def load_inverter(name: str = "starter", *, device: str = "cpu", toon: float = 0.0) -> Inverter:
     """The whole model of a bundle given by name or folder, in evaluation mode.
+
+    Args:
+        toon: Degree of toonification, 0..1, of what `Inverter.toonify` draws; 0 leaves the toon generator away.
 
     Raises:
         ModelError: No such bundle, or it does not hold what it should.
     """
     folder = find_bundle(name)
     require_encoders(folder, read_spec(folder))
+    if toon:
+        require_toon(folder, read_spec(folder))
     bundle = read_bundle(folder)
     spec, generator = bundle.spec, generator_of(bundle)
     assert spec.encoder is not None and spec.matte is not None
@@ -84,8 +95,29 @@ def load_inverter(name: str = "starter", *, device: str = "cpu") -> Inverter:
         expression=_tensors(bundle, EDITS_FILE)[EXPRESSION_KEY],
         neural_resolution=spec.neural_resolution,
         resolution=spec.resolution,
+        local=local_of(bundle, generator),
+        blender=blender_of(bundle),
+        toon=ToonGenerator(generator, toon_tensors(bundle, generator), toon) if toon else None,
     )
     return inverter.eval().requires_grad_(False).to(device)
+
+
+def local_of(bundle: Bundle, generator: Generator) -> LocalBranch | None:
+    """The local branch of a bundle already read, if it has one."""
+    if bundle.spec.local is None:
+        return None
+    branch = LocalBranch(bundle.spec.local, generator.feature_width)
+    _fill(branch, bundle, DETAIL_FILE, "local")
+    return branch
+
+
+def blender_of(bundle: Bundle) -> ResidualBlender | None:
+    """The learned part of the lift of a bundle already read, if it has one."""
+    if bundle.spec.blend is None:
+        return None
+    blender = ResidualBlender(bundle.spec.blend)
+    _fill(blender, bundle, DETAIL_FILE, "blender")
+    return blender
 
 
 def load_hybrid_inverter(name: str, *, device: str = "cpu") -> HybridInverter:
@@ -176,6 +208,20 @@ def directions_of(bundle: Bundle) -> dict[str, Tensor]:
     return found
 
 
+def toon_tensors(bundle: Bundle, generator: Generator) -> dict[str, Tensor]:
+    """The tensors in which the cartoon drawing copy of a bundle's generator differs, in the order of its layers.
+
+    Raises:
+        ModelError: There are none, or tensors that the generator does not have.
+    """
+    require_toon(bundle.folder, bundle.spec)
+    tensors = _tensors(bundle, TOON_FILE)
+    assert isinstance(generator, nn.Module)
+    expected = generator.state_dict()
+    _compare(bundle.folder / TOON_FILE, {k: v for k, v in expected.items() if k in tensors}, tensors)
+    return {key: tensors[key] for key in expected if key in tensors}
+
+
 def _tensors(bundle: Bundle, file: str) -> dict[str, Tensor]:
     if file not in bundle.tensors:
         raise ModelError(f"{bundle.folder}: has no {file}; it cannot be used for this")
@@ -187,7 +233,12 @@ def _fill(module: nn.Module, bundle: Bundle, file: str, part: str | None) -> Non
     tensors = _tensors(bundle, file)
     if part is not None:
         tensors = {k.removeprefix(part + "."): v for k, v in tensors.items() if k.startswith(part + ".")}
-    expected = module.state_dict()
+    _compare(bundle.folder / file, module.state_dict(), tensors)
+    module.load_state_dict({k: v.to(torch.float32) if v.is_floating_point() else v for k, v in tensors.items()})
+
+
+def _compare(path: Path, expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors of other names or shapes than expected."""
     missing, surplus = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
     misshapen = [k for k in expected.keys() & tensors.keys() if expected[k].shape != tensors[k].shape]
     if missing or surplus or misshapen:
@@ -196,5 +247,4 @@ def _fill(module: nn.Module, bundle: Bundle, file: str, part: str | None) -> Non
             for what, keys in (("missing", missing), ("not known", surplus), ("of another shape", misshapen))
             if keys
         )
-        raise ModelError(f"{bundle.folder / file}: does not fit its model.json ({wrong})")
-    module.load_state_dict({k: v.to(torch.float32) if v.is_floating_point() else v for k, v in tensors.items()})
+        raise ModelError(f"{path}: does not fit its model.json ({wrong})")

@@ -8,7 +8,7 @@ and super-resolution.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,6 +48,7 @@ class PointConfig:
     #: Raw density at which the occupancy's logit is one; solid matter ends a few units above.
     density_scale: float = 20.0
     keep_mapping: bool = False  # a finer phase: codes keep their meaning, E0 can already be trained on them
+    keep_blocks: int = 0  # first blocks of the backbone (4 px, 8 px, …) that stay as they are
     thickness: float = 0.03  # how far behind the surface matter is certainly solid, world units
     evaluate_identities: int = 24
 
@@ -87,11 +88,12 @@ class PointStage:
         return {"generator": self.generator}
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        later, mapping = self.generator.superresolution, self.generator.mapping
-        kept = {id(p) for p in later.parameters()} if later is not None else set()
+        generator, kept = self.generator, [*self.generator.backbone.blocks[: self.config.keep_blocks]]
+        if generator.superresolution is not None:
+            kept.append(generator.superresolution)
         if self.config.keep_mapping:
-            kept |= {id(p) for p in mapping.parameters()}
-        return (p for p in self.generator.parameters() if id(p) not in kept)
+            kept.append(generator.mapping)
+        return parameters_without(generator, kept)
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         batch = placed(self.draw(rng), device_of(self.generator))
@@ -176,6 +178,12 @@ class PointStage:
         generator = modules["generator"]
         assert isinstance(generator, EG3D)
         return evaluate_generator(generator, self.data, list(self.data.held_out)[: self.config.evaluate_identities])
+
+
+def parameters_without(module: nn.Module, kept: Iterable[nn.Module]) -> Iterator[nn.Parameter]:
+    """The parameters of a module that are none of some of its parts."""
+    left_out = {id(p) for part in kept for p in part.parameters()}
+    return (p for p in module.parameters() if id(p) not in left_out)
 
 
 def initialise_density(generator: EG3D, scale: float) -> None:

@@ -7,13 +7,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig
+from torch import Tensor, nn
+
+from e3dge_video.config.encoders import GlobalEncoderConfig, LocalBranchConfig, MatteConfig
 from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
-from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE
+from e3dge_video.errors import ConfigError
+from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE, generator_of
 from e3dge_video.training.directions import DirectionConfig, edit_directions, expression_basis
 from e3dge_video.training.runs import averaged, load_generator_run, run_config
-from e3dge_video.weights.bundle import BundleSpec, read_spec, write_bundle
+from e3dge_video.training.toon import add_toon
+from e3dge_video.weights.bundle import (
+    DETAIL_FILE,
+    BundleSpec,
+    ToonSpec,
+    extend_bundle,
+    read_bundle,
+    read_spec,
+    write_bundle,
+)
 from e3dge_video.weights.check_image import check_figures, check_image
 
 _PARTS = ("generator", "landmarks", "encoder", "pose", "matte")
@@ -32,6 +44,12 @@ class PackRun:
         pose: Folder of an E_ξ's own run (`train pose`); None: that of E0's run.
         matte: Folder of the matte's run.
         directions: Sizes of the direction estimates.
+        toon: Folder of the last run of G's cartoon drawing copy; None: the bundle has none.
+        toon_style: What its cartoons look like, in words.
+        local: Folder of the local branch's last run; None: the bundle has none.
+        blend: Folder of the run of the lift's learned part; None: the bundle has none.
+        base: An existing bundle that is taken over as it is and only gets the parts from `toon` on; the runs of the
+            others are not read.
         notes: Further provenance, in words.
     """
 
@@ -43,11 +61,26 @@ class PackRun:
     pose: Path | None = None
     matte: Path = Path("matte")
     directions: DirectionConfig = field(default_factory=DirectionConfig)
+    toon: Path | None = None
+    toon_style: str = "cartoons"
+    local: Path | None = None
+    blend: Path | None = None
+    base: Path | None = None
     notes: dict[str, Any] = field(default_factory=dict)
 
 
 def pack(run: PackRun, folder: Path) -> BundleSpec:
-    """Write the bundle; returns its specification."""
+    """Write the bundle; returns its specification.
+
+    Raises:
+        ConfigError: A run is missing, or a base without a toon run.
+    """
+    if run.base is not None:
+        if run.toon is None and run.local is None and run.blend is None:
+            raise ConfigError(
+                "pack: base takes an existing bundle over to add parts; name a run of toon, local or blend"
+            )
+        return _extended(run, run.base, folder)
     generator = load_generator_run(run.generator)
     directions, edits = edit_directions(generator, run.directions)
     expression, share = expression_basis(generator, run.directions)
@@ -82,17 +115,56 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
         ENCODER_FILE: {f"{part}.{k}": v for part, weights in parts.items() for k, v in weights.items()},
         EDITS_FILE: {**directions, EXPRESSION_KEY: expression},
     }
-    return write_bundle(folder, spec, tensors)
+    write_bundle(folder, spec, tensors)
+    return _extended(run, folder, folder)
 
 
-def history(folder: Path, part: str) -> dict[str, Any]:
-    """Options and last figures of the run of a part and of those that it started from; of a bundle, what it says of it.
+def _extended(run: PackRun, base: Path, folder: Path) -> BundleSpec:
+    """The bundle `base` with the parts that may be added, in `folder`."""
+    notes = {} if run.base is None else run.notes
+    detail: dict[str, Tensor] = {}
+    parts: dict[str, Any] = {}
+    made: dict[str, Any] = {}
+    if run.local is not None:
+        detail |= {f"local.{k}": v for k, v in averaged(run.local)["local"].items()}
+        parts["local"] = from_mapping(LocalBranchConfig, run_config(run.local)["branch"])
+        made["local"] = history(run.local, "local", of_bundles=False)
+    if run.blend is not None:
+        detail |= {f"blender.{k}": v for k, v in averaged(run.blend)["blender"].items()}
+        parts["blend"] = tuple(run_config(run.blend)["widths"])
+        made["blend"] = history(run.blend, "blender", of_bundles=False)
+    if detail:
+        bundle = read_bundle(base)
+        kept = {
+            k: v for k, v in bundle.tensors.get(DETAIL_FILE, {}).items() if k.partition(".")[0] not in _names(detail)
+        }
+        provenance = {"detail": {**bundle.spec.provenance.get("detail", {}), **notes, **made}}
+        extend_bundle(base, folder, {DETAIL_FILE: {**kept, **detail}}, provenance=provenance, **parts)
+        base = folder
+    if run.toon is not None:
+        photo = generator_of(read_bundle(base))
+        assert isinstance(photo, nn.Module)
+        provenance = {**notes, "run": history(run.toon, "generator", of_bundles=False)}
+        toon = ToonSpec(run.toon_style, run.licence)
+        add_toon(base, folder, photo.state_dict(), averaged(run.toon)["generator"], toon, provenance)
+    return read_spec(folder)
+
+
+def _names(tensors: dict[str, Tensor]) -> set[str]:
+    """The parts that tensors belong to."""
+    return {key.partition(".")[0] for key in tensors}
+
+
+def history(folder: Path, part: str, *, of_bundles: bool = True) -> dict[str, Any]:
+    """Options and last figures of the run of a part and of those that it started from; of a bundle, what it says of it,
+    or its name and files alone.
 
     Paths are shortened to folder names, which mean something elsewhere too.
     """
     if (folder / "model.json").exists():
         spec = read_spec(folder)
-        return {"bundle": spec.name, "files": spec.files, **spec.provenance.get("runs", {}).get(part, {})}
+        made = spec.provenance.get("runs", {}).get(part, {}) if of_bundles else {}
+        return {"bundle": spec.name, "files": spec.files, **made}
     config = run_config(folder)
     figures: dict[str, Any] = {}
     for line in (folder / "log.jsonl").read_text().splitlines():
@@ -101,7 +173,7 @@ def history(folder: Path, part: str) -> dict[str, Any]:
             figures = {"step": record["step"], **{k: round(v, 4) for k, v in record["evaluation"].items()}}
     told: dict[str, Any] = {"options": _shortened(config), "figures": figures}
     if config.get("init") is not None:
-        told["started_from"] = history(Path(config["init"]), part)
+        told["started_from"] = history(Path(config["init"]), part, of_bundles=of_bundles)
     return told
 
 

@@ -24,6 +24,7 @@ from e3dge_video.io.images import to_array
 from e3dge_video.models.fir import resize_bilinear
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.generator_evaluation import evaluate_generator, over_grey
+from e3dge_video.training.generator_stage import parameters_without
 from e3dge_video.training.head_pairs import HeadPairs, change_error
 from e3dge_video.training.head_views import HeadViews
 from e3dge_video.training.picture_losses import contrast_error, difference_error
@@ -38,6 +39,7 @@ class RenderConfig:
     held_out: int = 64
     identities: int = 4
     patch: int = 32  # rays on a side
+    keep_blocks: int = 0  # as in `PointConfig`
     color_weight: float = 1.0
     alpha_weight: float = 0.5
     depth_weight: float = 2.0
@@ -76,8 +78,9 @@ class RenderStage:
         return {"generator": self.generator}
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        kept = {id(p) for p in self.generator.mapping.parameters()}
-        return (p for p in self.generator.parameters() if id(p) not in kept)
+        return parameters_without(
+            self.generator, [self.generator.mapping, *self.generator.backbone.blocks[: self.config.keep_blocks]]
+        )
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         config, generator, side = self.config, self.generator, self.config.patch

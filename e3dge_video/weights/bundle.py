@@ -5,6 +5,8 @@ model.json               format, networks' sizes, camera and crop convention, li
 generator.safetensors    G
 encoder.safetensors      E0, E_ξ, 3D landmarks, matte
 edits.safetensors        one direction per attribute, and the basis of expression
+detail.safetensors       optional: E1, E_ADA, fusion, FiLM head; the learned part of the lift
+toon.safetensors         optional: the tensors of G that differ in its cartoon drawing copy
 ```
 
 An imported generator may stand alone: without encoders it can be rendered, but no video can be inverted with it. With
@@ -16,8 +18,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +30,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
-from e3dge_video.config.encoders import GlobalEncoderConfig, HybridConfig, MatteConfig, PSPConfig
+from e3dge_video.config.encoders import GlobalEncoderConfig, HybridConfig, LocalBranchConfig, MatteConfig, PSPConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
 
 FORMAT = 1
 GENERATOR_FILE, ENCODER_FILE, EDITS_FILE = "generator.safetensors", "encoder.safetensors", "edits.safetensors"
+DETAIL_FILE, TOON_FILE = "detail.safetensors", "toon.safetensors"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,19 @@ class CheckFigures:
 
 
 @dataclass(frozen=True)
+class ToonSpec:
+    """The cartoon drawing copy of G, fine-tuned while the encoders stayed (§7.5).
+
+    Attributes:
+        style: What its cartoons look like, in words.
+        licence: Licence of its tensors.
+    """
+
+    style: str
+    licence: str
+
+
+@dataclass(frozen=True)
 class BundleSpec:
     """Everything in `model.json`.
 
@@ -79,7 +96,10 @@ class BundleSpec:
         hybrid: Sizes of E3DGE's released encoders for StyleSDF, which stand in the place of the former two; None: it
             has none.
         psp: Sizes of the paper's E0, trained with its E_ξ on heads of this generator; None: it has none.
+        local: Sizes of the local branch; None: it has none, or it stands in `hybrid`.
+        blend: Widths of the learned part of the lift; None: it has none.
         edits: Attributes that can be edited.
+        toon: What the cartoon drawing copy of G is; None: there is none.
         provenance: Data, commands, seeds and figures that made it.
         files: SHA-256 of each weight file.
         check: What its check image looks like; None: not recorded.
@@ -96,7 +116,10 @@ class BundleSpec:
     matte: MatteConfig | None = None
     hybrid: HybridConfig | None = None
     psp: PSPConfig | None = None
+    local: LocalBranchConfig | None = None
+    blend: tuple[int, ...] | None = None
     edits: dict[str, EditSpec] = field(default_factory=dict)
+    toon: ToonSpec | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     check: CheckFigures | None = None
@@ -146,9 +169,13 @@ def read_spec(folder: Path) -> BundleSpec:
         )
     try:
         generator = from_mapping(kind, options, source=str(path), prefix="generator.")
-        return from_mapping(BundleSpec, {**values, "generator": generator}, source=str(path))
+        spec = from_mapping(BundleSpec, {**values, "generator": generator}, source=str(path))
     except ConfigError as error:
         raise ModelError(str(error)) from error
+    if (spec.toon is None) == (TOON_FILE in spec.files):
+        listed, told = ("lists", "says nothing of it") if spec.toon is None else ("does not list", "describes it")
+        raise ModelError(f"{path}: {listed} {TOON_FILE}, but {told} under toon")
+    return spec
 
 
 def require_encoders(folder: Path, spec: BundleSpec) -> None:
@@ -171,6 +198,19 @@ def require_encoders(folder: Path, spec: BundleSpec) -> None:
         raise ModelError(
             f"{folder}: the model {spec.name} is a generator alone, without the encoders (E0, E_ξ, 3D landmarks, "
             "matte) that videos need; choose a --model that has them, such as starter"
+        )
+
+
+def require_toon(folder: Path, spec: BundleSpec) -> None:
+    """Refuse a bundle that has no cartoon drawing copy of its generator.
+
+    Raises:
+        ModelError: As said.
+    """
+    if spec.toon is None:
+        raise ModelError(
+            f"{folder}: the model {spec.name} has no toon generator, which --toon needs; choose a --model that has "
+            "one, such as starter, or train one with `e3dge-video train toon`"
         )
 
 
@@ -212,19 +252,54 @@ def write_bundle(
         ModelError: A weight is not a number.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    files = {}
-    for name, values in tensors.items():
-        stored = {k: (v if exact else _compact(v)).contiguous().cpu() for k, v in values.items()}
-        for key, value in stored.items():
-            if value.is_floating_point() and not torch.isfinite(value).all():
-                raise ModelError(f"{name}: {key} has values that are no finite numbers; the training went wrong")
-        temporary = folder / f".{name}.tmp"
-        save_file(stored, temporary)
-        temporary.replace(folder / name)
-        files[name] = sha256(folder / name)
-    values = to_mapping(spec) | {"files": files}
+    files = {name: _write_tensors(folder / name, values, exact=exact) for name, values in tensors.items()}
+    return _write_spec(folder, replace(spec, files=files))
+
+
+def extend_bundle(
+    base: Path,
+    folder: Path,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    *,
+    provenance: Mapping[str, Any],
+    **parts: Any,
+) -> BundleSpec:
+    """Write a bundle again, its files byte for byte, and further ones; returns the new specification.
+
+    Args:
+        base: The bundle.
+        folder: Where to; may be `base` itself.
+        tensors: Tensors of the further files, kept as fp16 like the others.
+        provenance: Added to what made the bundle.
+        parts: What the further files are, in the terms of `BundleSpec`: toon, local, blend.
+    """
+    spec = read_bundle(base).spec
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in spec.files:
+        if folder.resolve() != base.resolve():
+            shutil.copyfile(base / name, folder / name)
+    files = {name: _write_tensors(folder / name, values, exact=False) for name, values in tensors.items()}
+    return _write_spec(
+        folder,
+        replace(spec, **parts, provenance={**spec.provenance, **provenance}, files={**spec.files, **files}),
+    )
+
+
+def _write_tensors(path: Path, values: Mapping[str, Tensor], *, exact: bool) -> str:
+    """Write one file; returns its SHA-256."""
+    stored = {k: (v if exact else _compact(v)).contiguous().cpu() for k, v in values.items()}
+    for key, value in stored.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ModelError(f"{path.name}: {key} has values that are no finite numbers; the training went wrong")
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(stored, temporary)
+    temporary.replace(path)
+    return sha256(path)
+
+
+def _write_spec(folder: Path, spec: BundleSpec) -> BundleSpec:
     temporary = folder / ".model.json.tmp"
-    temporary.write_text(json.dumps(values, indent=1) + "\n")
+    temporary.write_text(json.dumps(to_mapping(spec), indent=1) + "\n")
     temporary.replace(folder / "model.json")
     return read_spec(folder)
 

@@ -35,17 +35,19 @@ class SetupModel:
         device: Where the networks run.
         threads: Threads of the networks on a CPU; like the device, part of the result's last bits.
         files: SHA-256 of the bundle's files: a changed model is another result.
+        toon: Degree of toonification, 0 to 1.
     """
 
     model: Path
     device: str
     threads: int
     files: tuple[tuple[str, str], ...]
+    toon: float = 0.0
 
     def __call__(self) -> Inverter:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
-        return load_inverter(str(self.model), device=self.device)
+        return load_inverter(str(self.model), device=self.device, toon=self.toon)
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,14 @@ class Portrait:
         return results
 
     def _edited(self, inverter: Inverter, inversion: Inversion, times: list[float]) -> EditedHead | None:
-        strengths = torch.tensor([[edit.strength(time) for edit in self.edits] for time in times])
-        if not strengths.any():
-            return None
-        steps = edit_steps(self.edits, inverter.directions, orthogonal=self.orthogonal)
-        return inverter.edit(inversion, apply_edits(inversion.latents, steps, strengths.to(steps)))
+        latents, strengths = inversion.latents, [[edit.strength(time) for edit in self.edits] for time in times]
+        wanted = torch.tensor(strengths)
+        if wanted.any():
+            steps = edit_steps(self.edits, inverter.directions, orthogonal=self.orthogonal)
+            latents = apply_edits(latents, steps, wanted.to(steps))
+        if self.setup.toon:
+            return inverter.toonify(inversion, latents)
+        return None if latents is inversion.latents else inverter.edit(inversion, latents)
 
     def _without_face(self, results: dict[str, NDArray], missing: NDArray[np.bool_], crops: NDArray[np.uint8]) -> None:
         """Frames without a face hold what their stand-in shows, or show the plain crop, or nothing."""

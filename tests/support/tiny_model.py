@@ -26,7 +26,8 @@ from e3dge_video.models.encoders.pose_encoder import PoseEncoder
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.matting import MatteNet
-from e3dge_video.weights.bundle import BundleSpec, EditSpec, write_bundle
+from e3dge_video.training.toon import add_toon
+from e3dge_video.weights.bundle import BundleSpec, EditSpec, ToonSpec, read_bundle, write_bundle
 
 GENERATOR = EG3DConfig(
     z_dim=189,
@@ -108,4 +109,20 @@ def write_tiny_bundle(folder: Path, config: GeneratorConfig = GENERATOR, *, seed
         EDITS_FILE: edits,
     }
     write_bundle(folder, spec, tensors)
+    return folder
+
+
+def write_tiny_toon(folder: Path) -> Path:
+    """Give a tiny bundle a toon part: the last layers of its generator, with other weights."""
+    bundle = read_bundle(folder)
+    photo = bundle.tensors[GENERATOR_FILE]
+    random = torch.Generator().manual_seed(1)
+    drawn = ("decoder.", "superresolution.", "backbone.blocks.2.")
+    toon = {
+        key: value + 0.3 * torch.randn(value.shape, generator=random)
+        if key.startswith(drawn) and key.endswith(("weight", "bias"))
+        else value
+        for key, value in photo.items()
+    }
+    add_toon(folder, folder, photo, toon, ToonSpec("tiny cartoons", "CC0-1.0"), {"data": "none: random weights"})
     return folder

@@ -1,0 +1,160 @@
+"""`train toon`: the paper's toonification of a model bundle (§7.5) on a folder of cartoon faces."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from e3dge_video.config.load import to_mapping
+from e3dge_video.errors import ConfigError, ModelError
+from e3dge_video.geometry.cameras import EG3D_PIVOT
+from e3dge_video.inversion.load import generator_of, load_inverter
+from e3dge_video.models.discriminators import DualDiscriminator
+from e3dge_video.models.generators.base import Generator
+from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.training.loop import LoopConfig, train
+from e3dge_video.training.toon_pictures import read_toon_pictures
+from e3dge_video.training.toon_stage import ToonConfig, ToonStage
+from e3dge_video.weights.bundle import TOON_FILE, BundleSpec, ToonSpec, extend_bundle, read_bundle, require_encoders
+from e3dge_video.weights.catalog import find_bundle
+
+#: Multiply-free rule of StyleGAN2: channels times size, up to a widest number of channels.
+_CHANNELS_BY_SIZE = 8192
+#: A generator whose upper corners are emptier than this draws heads alone.
+_SOLID = 0.5
+
+
+@dataclass(frozen=True)
+class ToonRun:
+    """`train toon`.
+
+    Attributes:
+        model: Name or folder of the model bundle that learns to draw cartoons.
+        pictures: Folder of cartoon faces.
+        style: What they look like, in words; `models info` shows it.
+        licence: Licence of the result.
+        discriminator: Folder of an earlier such run whose discriminator goes on; None: it begins at nothing and learns
+            alone for `stage.warm_up` steps, which come before the generator's own.
+    """
+
+    pictures: Path
+    model: str = "starter"
+    style: str = "cartoons"
+    licence: str = "that of the model and of the pictures"
+    discriminator: Path | None = None
+    stage: ToonConfig = field(default_factory=ToonConfig)
+    loop: LoopConfig = field(
+        default_factory=lambda: LoopConfig(
+            steps=500,
+            learning_rate=2.5e-3,
+            warmup_steps=1,
+            decay_from=1.0,
+            betas=(0.0, 0.99),
+            gradient_clip=0.0,
+            ema_half_life=20,
+        )
+    )
+
+
+def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
+    """Fine-tune G on cartoons, and write `folder/bundle`: the model with a toon part.
+
+    Raises:
+        ConfigError: The folder of pictures or the model cannot be used for this.
+    """
+    torch.manual_seed(run.loop.seed)
+    base = find_bundle(run.model)
+    bundle = read_bundle(base)
+    require_encoders(base, bundle.spec)
+    photo, generator = generator_of(bundle), generator_of(bundle)
+    assert isinstance(generator, nn.Module) and isinstance(photo, nn.Module)
+    generator.requires_grad_(True)
+    matte = load_inverter(str(base)).matte if draws_heads_alone(photo) else None
+    with torch.no_grad():
+        pictures = read_toon_pictures(run.pictures, bundle.spec.resolution, bundle.spec.crop, matte)
+    channels, group = _channels(bundle.spec.resolution, run.stage.widest), math.gcd(run.stage.batch, 4)
+    discriminator = DualDiscriminator(channels, camera_dim=0, group=group)
+    if run.discriminator is not None:
+        discriminator.load_state_dict(_earlier_discriminator(run.discriminator))
+    pivot = EG3D_PIVOT if isinstance(generator, EG3D) else (0.0, 0.0, 0.0)
+    stage = ToonStage(generator, discriminator, pictures.images, pivot, run.stage)
+    figures = train(stage, run.loop, folder, resolved=to_mapping(run))
+    averages = torch.load(folder / "averaged.pt", map_location="cpu", weights_only=True)
+    provenance = {
+        "pictures": len(pictures.images),
+        "aligned": pictures.aligned,
+        "options": {"stage": to_mapping(run.stage), "loop": to_mapping(run.loop)},
+        "figures": figures,
+    }
+    spec = ToonSpec(run.style, run.licence)
+    add_toon(base, folder / "bundle", photo.state_dict(), averages["generator"], spec, provenance)
+    return figures | {"pictures": float(len(pictures.images)), "aligned": float(pictures.aligned)}
+
+
+def add_toon(
+    base: Path,
+    folder: Path,
+    photo: Mapping[str, Tensor],
+    toon: Mapping[str, Tensor],
+    spec: ToonSpec,
+    provenance: Mapping[str, Any],
+) -> BundleSpec:
+    """Write a bundle again with the cartoon drawing copy of its generator; returns the new specification.
+
+    Args:
+        base: The bundle.
+        folder: Where to; the same folder gets it added.
+        photo: G's tensors.
+        toon: The same tensors of the copy.
+        spec: What it draws.
+        provenance: Where it comes from.
+    """
+    return extend_bundle(
+        base, folder, {TOON_FILE: differing(photo, toon)}, toon=spec, provenance={"toon": dict(provenance)}
+    )
+
+
+def differing(photo: Mapping[str, Tensor], toon: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of `toon` that are others than those of `photo`.
+
+    Raises:
+        ModelError: Names or shapes are not the same, or nothing differs.
+    """
+    if photo.keys() != toon.keys() or any(photo[key].shape != value.shape for key, value in toon.items()):
+        raise ModelError("the toon run's generator is not of the model's kind; fine-tune the model's own generator")
+    changed = {key: value for key, value in toon.items() if not torch.equal(photo[key], value)}
+    if not changed:
+        raise ModelError("the toon run's generator is the model's own: nothing was trained")
+    return changed
+
+
+@torch.no_grad()
+def draws_heads_alone(generator: Generator) -> bool:
+    """Whether a generator leaves the surroundings of a head empty: the upper corners of its mean head tell."""
+    rows = generator.latent_shape[0]
+    mean = generator.mean_latents
+    latents = (mean if mean.ndim == 2 else mean.expand(rows, -1))[None]
+    alpha = generator.render(generator.planes(latents), generator.frontal_camera()).alpha[0, 0]
+    part = max(1, alpha.shape[-1] // 8)
+    return float(torch.cat([alpha[:part, :part], alpha[:part, -part:]]).mean()) < _SOLID
+
+
+def _channels(size: int, widest: int) -> list[int]:
+    """Channels of a discriminator at 4, 8, … `size` px."""
+    if size < 8 or size & (size - 1):
+        raise ConfigError(f"pictures of {size} px cannot be judged; the model's must be of 8, 16, 32, … px")
+    return [min(widest, max(8, _CHANNELS_BY_SIZE >> level)) for level in range(2, size.bit_length())]
+
+
+def _earlier_discriminator(folder: Path) -> dict[str, Tensor]:
+    path = folder / "averaged.pt"
+    if not path.is_file():
+        raise ConfigError(f"{folder}: no finished toon run (averaged.pt) here, whose discriminator could go on")
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)["discriminator"]
+    return weights

@@ -1,0 +1,187 @@
+"""Toonification (§7.5): a generator fine-tuned on a few hundred cartoon faces, against a discriminator.
+
+The loss is StyleGAN's, as in EG3D's public training: non-saturating, with R1 on the pictures. Both networks step
+together: what judges the generator's pictures does not learn from that term, and what the discriminator learns from
+does not reach the generator, so one optimiser over both sets of parameters does what two would.
+
+A few hundred pictures are few: they are mirrored, and both they and the generator's are shifted, scaled and recoloured
+at random before they are judged (Karras et al., "Training Generative Adversarial Networks with Limited Data", 2020).
+The mapping network stays, since codes come from an encoder that keeps its meaning of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from e3dge_video.geometry.cameras import Camera
+from e3dge_video.io.images import to_array
+from e3dge_video.models.discriminators import DualDiscriminator
+from e3dge_video.models.fir import resize_bilinear
+from e3dge_video.models.generators.base import Generator
+from e3dge_video.training.generator_stage import parameters_without
+
+
+@dataclass(frozen=True)
+class ToonConfig:
+    """One step of toonification."""
+
+    batch: int = 4
+    #: Steps in which only the discriminator learns, before the generator's own begin.
+    warm_up: int = 100
+    r1_weight: float = 10.0  # EG3D's gamma
+    r1_every: int = 8  # steps between two penalties, each as much stronger
+    #: Chance of each disturbance of what the discriminator sees.
+    augment: float = 0.4
+    #: Standard deviations of the cameras' yaw and pitch, radians.
+    yaw: float = 0.3
+    pitch: float = 0.15
+    widest: int = 256  # channels of the discriminator at its coarsest sizes
+    examples: int = 6  # codes of the sample sheet
+
+
+class ToonStage:
+    """G and a dual discriminator on cartoon faces.
+
+    Args:
+        generator: G; all of it is trained but its mapping network.
+        discriminator: Judges final and volume-rendered image together, without a camera.
+        pictures: Cartoon faces in [-1, 1]. [N, 3, S, S]
+        pivot: The point that cameras turn around, world units.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: DualDiscriminator,
+        pictures: Tensor,
+        pivot: tuple[float, float, float],
+        config: ToonConfig,
+    ) -> None:
+        assert isinstance(generator, nn.Module)
+        self.network: nn.Module = generator
+        self.generator, self.discriminator = generator, discriminator
+        self.pictures, self.pivot, self.config = pictures, pivot, config
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"generator": self.network, "discriminator": self.discriminator}
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        kept = [part for name, part in self.network.named_modules() if name.split(".")[-1] == "mapping"]
+        yield from parameters_without(self.network, kept)
+        yield from self.discriminator.parameters()
+
+    def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        config = self.config
+        learns = step >= config.warm_up
+        self.network.train()
+        with torch.set_grad_enabled(learns):
+            drawn = self._drawn(rng)
+        real = self._seen(self._real(rng), rng)
+        self.discriminator.requires_grad_(True)
+        losses = {
+            "fake": F.softplus(self._judge(self._seen(drawn.detach(), rng))).mean(),
+            "real": F.softplus(-self._judge(real)).mean(),
+        }
+        if step % config.r1_every == 0:
+            losses["r1"] = 0.5 * config.r1_weight * config.r1_every * self._slope(real)
+        if learns:
+            self.discriminator.requires_grad_(False)
+            losses["toon"] = F.softplus(-self._judge(self._seen(drawn, rng))).mean()
+            self.discriminator.requires_grad_(True)
+        return losses
+
+    def _drawn(self, rng: np.random.Generator) -> Tensor:
+        """Final and volume-rendered image of random codes, stacked. [B, 6, S, S]"""
+        count = self.config.batch
+        z = torch.from_numpy(rng.standard_normal((count, self.generator.z_dim)).astype(np.float32))
+        with torch.no_grad():
+            latents = self.generator.map(z)
+        yaw, pitch = rng.standard_normal((2, count)) * np.array([[self.config.yaw], [self.config.pitch]])
+        return self._pair(self.generator, latents, self._turned(yaw, pitch))
+
+    def _pair(self, generator: Generator, latents: Tensor, camera: Camera) -> Tensor:
+        rendered = generator.render(generator.planes(latents), camera)
+        # Half precision cannot be resized with antialiasing.
+        rendered = replace(rendered, rgb=rendered.rgb.float(), features=rendered.features.float())
+        image = generator.upsample(rendered, latents).float()
+        return torch.cat([image, resize_bilinear(rendered.rgb, image.shape[-1])], dim=1)
+
+    def _turned(self, yaw: NDArray[np.floating], pitch: NDArray[np.floating]) -> Camera:
+        """The frontal camera turned around the pivot by angles in radians. [B] each"""
+        front = self.generator.frontal_camera()
+        pivot = torch.tensor(self.pivot)
+        poses = []
+        for across, up in zip(yaw, pitch, strict=True):
+            about_y = torch.tensor(
+                [[math.cos(across), 0, math.sin(across)], [0, 1, 0], [-math.sin(across), 0, math.cos(across)]]
+            )
+            about_x = torch.tensor([[1, 0, 0], [0, math.cos(up), math.sin(up)], [0, -math.sin(up), math.cos(up)]])
+            turn = (about_y @ about_x).float()
+            pose = front.cam2world[0].clone()
+            pose[:3, :3] = turn @ pose[:3, :3]
+            pose[:3, 3] = turn @ (pose[:3, 3] - pivot) + pivot
+            poses.append(pose)
+        return Camera(torch.stack(poses), front.intrinsics.expand(len(poses), -1, -1))
+
+    def _real(self, rng: np.random.Generator) -> Tensor:
+        """Pictures and their reduction to the volume rendering's size, stacked; half of them mirrored. [B, 6, S, S]"""
+        images = self.pictures[rng.integers(0, len(self.pictures), self.config.batch)]
+        mirrored = torch.from_numpy(rng.random(len(images)) < 0.5)[:, None, None, None]
+        images = torch.where(mirrored, images.flip(-1), images)
+        small = F.interpolate(images, scale_factor=0.25, mode="area")
+        return torch.cat([images, resize_bilinear(small, images.shape[-1])], dim=1)
+
+    def _seen(self, pairs: Tensor, rng: np.random.Generator) -> Tensor:
+        """Each picture as it is, or shifted, scaled and recoloured a little. [B, 6, S, S]"""
+        count = len(pairs)
+
+        def drawn(spread: float, *shape: int) -> Tensor:
+            happens = rng.random((count, *[1] * len(shape))) < self.config.augment
+            return torch.from_numpy((happens * rng.normal(0, spread, (count, *shape))).astype(np.float32))
+
+        scale, shift = torch.exp(drawn(0.06)), drawn(0.05, 2)
+        matrix = torch.zeros(count, 2, 3)
+        matrix[:, 0, 0], matrix[:, 1, 1], matrix[:, :, 2] = scale, scale, shift
+        grid = F.affine_grid(matrix, list(pairs.shape), align_corners=False)
+        moved = F.grid_sample(pairs, grid, padding_mode="border", align_corners=False)
+        contrast, brightness = (
+            torch.exp(drawn(0.15))[:, None, None, None],
+            drawn(0.10, 3).repeat(1, 2)[:, :, None, None],
+        )
+        return contrast * moved + brightness
+
+    def _judge(self, pairs: Tensor) -> Tensor:
+        return self.discriminator(pairs[:, :3], pairs[:, 3:])
+
+    def _slope(self, real: Tensor) -> Tensor:
+        """Squared norm of the score's gradient at the pictures (Mescheder et al. 2018)."""
+        with torch.autocast(real.device.type, enabled=False):
+            seen = real.detach().requires_grad_(True)
+            [gradient] = torch.autograd.grad(self._judge(seen).sum(), seen, create_graph=True)
+        return gradient.square().sum(dim=(1, 2, 3)).mean()
+
+    def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:
+        """Scores of pictures and drawings, and a sheet: some of the pictures, then fixed codes from two sides."""
+        generator, judge = modules["generator"], modules["discriminator"]
+        count = self.config.examples
+        rng = np.random.default_rng(0)
+        z = torch.from_numpy(rng.standard_normal((count, self.generator.z_dim)).astype(np.float32))
+        latents = generator.map(z)  # type: ignore[operator]
+        rows, scores = [], []
+        for yaw in (0.0, 0.4):
+            camera = self._turned(np.full(count, yaw), np.zeros(count))
+            pairs = self._pair(generator, latents, camera)  # type: ignore[arg-type]
+            scores += [float(judge(pair[None, :3], pair[None, 3:])) for pair in pairs]
+            rows.append(np.concatenate(list(to_array(pairs[:, :3])), axis=1))
+        shown = self.pictures[rng.integers(0, len(self.pictures), count)]
+        rows.insert(0, np.concatenate(list(to_array(shown)), axis=1))
+        real = [float(judge(pair[None, :3], pair[None, 3:])) for pair in self._real(rng)]
+        return {"score_real": float(np.mean(real)), "score_drawn": float(np.mean(scores))}, np.concatenate(rows)
