@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
+from e3dge_video.inversion.lifting import solid
 from e3dge_video.models.encoders.ir_se50 import FaceRecognizer
 from e3dge_video.models.perceptual import PerceptualDistance
 
@@ -47,12 +48,6 @@ class Objective:
         self.weights = weights or ObjectiveWeights()
         self.perceptual, self.recognizer = perceptual, recognizer
 
-    @property
-    def terms(self) -> tuple[str, ...]:
-        """What is measured, for people; stand-ins say what they stand for."""
-        perceptual = "LPIPS" if self.perceptual else "differences of neighbouring pixels in place of LPIPS"
-        return "L2", perceptual, "identity" if self.recognizer else "no identity term"
-
     def __call__(self, image: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
         """[B]
 
@@ -63,14 +58,28 @@ class Objective:
         """
         loss = self.weights.image * weighted_mean((image - truth).square(), weight)
         if self.perceptual is None:
-            return loss + self.weights.perceptual * structure_distance(image, truth, weight)
+            loss = loss + self.weights.perceptual * structure_distance(image, truth, weight)
+        if self.perceptual is None and self.recognizer is None:
+            return loss
         mask = weight.clamp(0, 1)
         shown, wanted = (_metric_side(mask * values) for values in (image, truth))
-        loss = loss + self.weights.perceptual * self.perceptual(shown, wanted)
+        if self.perceptual is not None:
+            loss = loss + self.weights.perceptual * self.perceptual(shown, wanted)
         if self.recognizer is not None:
             alike = (self.recognizer(shown) * self.recognizer(wanted)).sum(dim=1)
             loss = loss + self.weights.identity * (1 - alike)
         return loss
+
+
+def objective_terms(*, perceptual: bool, recognizer: bool) -> list[str]:
+    """What an objective with these networks measures, for people; a stand-in says what it stands for."""
+    return [
+        "L2",
+        "LPIPS"
+        if perceptual
+        else "differences of neighbouring pixels (stands in for LPIPS, whose weights are not here)",
+        *(["identity"] if recognizer else ["no identity term (the recogniser's weights are not here)"]),
+    ]
 
 
 def structure_distance(image: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -89,6 +98,20 @@ def structure_distance(image: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
         )
         total = total + across + along
     return total / _LEVELS
+
+
+def head_weight(alpha: Tensor, matte: Tensor) -> Tensor:
+    """Where a picture and a head are compared: both are there beyond doubt. Nothing else may be learned.
+
+    Args:
+        alpha: Opacity of the rendered head. [B, 1, R, R]
+        matte: Foreground of the picture, 0..1. [B, 1, S, S]
+
+    Returns:
+        0..1. [B, 1, S, S]
+    """
+    alpha = F.interpolate(alpha, matte.shape[-2:], mode="bilinear", align_corners=False)
+    return -F.max_pool2d(-solid(alpha), 5, 1, 2) * matte
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:

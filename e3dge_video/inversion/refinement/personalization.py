@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import unproject
-from e3dge_video.inversion.refinement.objective import Objective
+from e3dge_video.inversion.refinement.objective import Objective, head_weight
 from e3dge_video.models.generators.base import Generator, RenderOutput, Shading
 
 
@@ -64,6 +64,7 @@ class KeyFrames:
         latents: Settled codes. [K, L, W]
         camera: K cameras.
         scene: Scene of each frame, 0 ... A − 1. [K]
+        scenes: A.
         resolution: Side R of the volume rendering, pixels.
     """
 
@@ -73,6 +74,7 @@ class KeyFrames:
     latents: Tensor
     camera: Camera
     scene: Tensor
+    scenes: int
     resolution: int
 
     def __len__(self) -> int:
@@ -87,7 +89,7 @@ class TuningState:
         step: Steps done.
         values: Tuned parameters by name, the scenes' code offsets as `codes` [A, L, W].
         first, second: Adam's moments, by the same names.
-        losses: Mean loss of the key frames at the beginning of each round, and at the end.
+        losses: Mean loss of the key frames at the beginning of each round; of the last one also at its end.
     """
 
     step: int
@@ -135,7 +137,7 @@ class Personalizer:
         self.start, self.frames, self.objective = generator, frames, objective
         self.config = config or PersonalizationConfig()
         self.tuned = copy.deepcopy(generator)
-        self.codes = nn.Parameter(frames.latents.new_zeros(int(frames.scene.max()) + 1, *frames.latents.shape[1:]))
+        self.codes = nn.Parameter(frames.latents.new_zeros(frames.scenes, *frames.latents.shape[1:]))
 
     def begin(self) -> TuningState:
         """The state before the first step."""
@@ -184,6 +186,8 @@ class Personalizer:
             optimizer.step()
             if report is not None:
                 report(step, float(loss.detach()))
+        if state.step + config.steps >= total:
+            losses = (*losses, self._mean_loss([self._surface(torch.tensor([k])) for k in range(len(self.frames))]))
         after = TuningState(
             state.step + config.steps,
             {name: value.detach().clone() for name, value in parameters.items()},
@@ -198,7 +202,8 @@ class Personalizer:
         assert isinstance(self.tuned, nn.Module)
         for name, parameter in self.tuned.named_parameters():
             if name.split(".")[0] in self.config.parts and "mapping" not in name.split("."):
-                yield name, parameter.requires_grad_(True)
+                parameter.requires_grad_(True)
+                yield name, parameter
 
     def _batch(self, step: int) -> Tensor:
         """Key frames of a step: all come up before any comes up again."""
@@ -216,10 +221,8 @@ class Personalizer:
         planes = self.tuned.planes(self._latents(chosen))
         rendered = self.tuned.render(planes, camera, resolution=frames.resolution)
         points = unproject(rendered.depth, camera)
-        size = frames.image.shape[-1]
-        alpha = F.interpolate(rendered.alpha, (size, size), mode="bilinear", align_corners=False)
-        alpha = -F.max_pool2d(-((alpha - 0.7) / 0.25).clamp(0, 1), 5, 1, 2)
-        weight = alpha * frames.matte[chosen] * (1 + self.config.detail_weight * frames.detail[chosen])
+        emphasis = 1 + self.config.detail_weight * frames.detail[chosen]
+        weight = head_weight(rendered.alpha, frames.matte[chosen]) * emphasis
         return _Surface(rendered, points, self.tuned.shade(planes, points), weight)
 
     @torch.no_grad()
