@@ -153,7 +153,7 @@ class _Best:
         self.steps = torch.where(self.frozen, self.steps, step)
         self._history.append(self.loss)
         if step >= config.window:
-            self.frozen |= self.loss > (1 - config.tolerance) * self._history[step - config.window]
+            self.frozen |= self.loss >= (1 - config.tolerance) * self._history[step - config.window]
 
 
 def _enlarged(rendered: RenderOutput, size: int) -> RenderOutput:
