@@ -72,10 +72,13 @@ class CollectKeyFrames:
         self, chunk: Chunk, tools: Inverter, chosen: Payload, crops: Payload, track: Payload, settled: Payload
     ) -> Payload:
         place = np.asarray(chosen["place"])
+        # One by one: the last bits of a product depend on how many rows it has, and chunks may have any number of them.
+        latents = [frame_latents(settled, place[k : k + 1], tools) for k in range(len(place))]
+        none = frame_latents(settled, place[:0], tools)
         return {
             "crops": np.asarray(crops["crops"])[place],
             "landmarks": np.asarray(track["landmarks"])[place],
-            "latents": frame_latents(settled, place, tools).cpu().numpy(),
+            "latents": torch.cat([none, *latents]).cpu().numpy(),
             "cam2world": np.asarray(settled["cam2world"])[place],
             "scene": np.asarray(chosen["scene"]),
             "scenes": np.asarray(chosen["scenes"]),
