@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,16 @@ import safetensors.numpy
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.views import parse_view
 from e3dge_video.inversion.refinement.frames import FrameRefinementConfig
+from e3dge_video.inversion.refinement.load import MetricFiles
 from e3dge_video.inversion.refinement.personalization import PersonalizationConfig
+from e3dge_video.io.indexing import build_index
+from e3dge_video.pipelines.core.plan import plan_job
 from e3dge_video.pipelines.core.spec import Interrupted
+from e3dge_video.pipelines.graph import build_job
 from e3dge_video.pipelines.options import RefineOptions
+from e3dge_video.pipelines.output import OutputFolder
 from e3dge_video.pipelines.request import run
+from e3dge_video.weights.bundle import read_spec
 from tests.support.portraits import Stopping, Studio, differing, result_bytes
 
 VIEWS = (parse_view("15,0"),)
@@ -108,12 +116,22 @@ def test_a_stopped_tuning_goes_on_from_its_last_round(studio: Studio, tuned: Pat
     assert differing(result_bytes(out), result_bytes(tuned)) == []
 
 
-def test_the_schedule_is_part_of_the_key(studio: Studio, tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
-        studio.run(tmp_path / "out", Stopping(60), chunk_frames=16, **PERSON)
-    other = {**PERSON, "refine": RefineOptions("clip", clip=PersonalizationConfig(4, 1, 1, 2, anchor_points=32))}
-    tasks = studio.run(tmp_path / "out", chunk_frames=16, **other).report["time"]["tasks"]
-    assert "scan" not in tasks and tasks["tune1"] == 5
+def test_schedule_and_networks_are_part_of_the_keys(studio: Studio, tmp_path: Path) -> None:
+    index, spec = build_index(studio.talk.video), read_spec(studio.model)
+
+    def keys(refine: RefineOptions) -> Mapping[str, str]:
+        options = studio.options(refine=refine)
+        return plan_job(build_job(studio.talk.video, index, OutputFolder(tmp_path / "out"), options, spec)).keys
+
+    first = keys(RefineOptions("clip", clip=CLIP))
+    for other in (replace(CLIP, weight_lr=1e-3), replace(CLIP, seed=1)):
+        changed = keys(RefineOptions("clip", clip=other))
+        assert changed["collect"] == first["collect"], "the same key frames"
+        assert all(changed[stage] != first[stage] for stage in ("tune1", "tune2", "portrait", "encode"))
+    measured = keys(RefineOptions("clip", clip=CLIP, metrics=MetricFiles(perceptual="0" * 64)))
+    assert measured["tune1"] != first["tune1"]
+    frames = keys(RefineOptions("pose", frames=FRAMES)), keys(RefineOptions("pose", frames=replace(FRAMES, steps=4)))
+    assert frames[0]["refine"] != frames[1]["refine"] and frames[0]["settle"] == frames[1]["settle"] == first["settle"]
 
 
 def test_an_unknown_mode_is_refused(studio: Studio) -> None:
