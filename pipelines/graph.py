@@ -6,6 +6,7 @@
         per      and its  again               cameras │    G, edits,   GOP       sound,
         frame    crop      └──────────────────────────┘    views       segments  exact times
 ```
+With `--refine` what `settle` found goes through stages of its own first (`refinement`) and comes out in the same form.
 `track`, `settle` and `assemble` see the whole clip but only tiny data, and run in the driver; the rest runs chunk by
 chunk in workers.
 """
@@ -32,15 +33,20 @@ from e3dge_video.pipelines.core.spec import (
 )
 from e3dge_video.pipelines.options import PortraitOptions
 from e3dge_video.pipelines.output import OutputFolder
+from e3dge_video.pipelines.refinement import refinement_stages
 from e3dge_video.pipelines.stages.assemble import Assemble
 from e3dge_video.pipelines.stages.clip import CHUNK_GRID, ClipParams, Indexes, Readers
 from e3dge_video.pipelines.stages.encode import Encode
-from e3dge_video.pipelines.stages.model import Observe, Portrait, SetupModel
+from e3dge_video.pipelines.stages.model import Observe, Portrait
 from e3dge_video.pipelines.stages.prep import Prep
 from e3dge_video.pipelines.stages.scan import Scan, SetupScan
 from e3dge_video.pipelines.stages.settle import Settle
+from e3dge_video.pipelines.stages.setup import SetupModel
 from e3dge_video.pipelines.stages.track import FollowPerson
 from e3dge_video.weights.bundle import BundleSpec, sha256
+
+#: After so long without an answer a worker that optimises is taken for hung.
+_OPTIMISATION_S = 6 * 3600.0
 
 
 def build_job(
@@ -77,10 +83,11 @@ def build_job(
     views = options.views if len(options.views) > 1 else (*options.views, beside(options.views[0]))
     gpus = 1.0 if options.device.startswith("cuda") else 0.0
     model = SetupModel(options.model, options.device, threads, tuple(sorted(spec.files.items())), options.toon)
+    patience = Unit.timeout_s if options.refine.mode == "none" else _OPTIMISATION_S
     units = (
         Unit("scan", SetupScan(options.landmarks), close=_close),
         Unit("prep", Readers, close=_close),
-        Unit("portrait", model, resources=Resources(cpus=threads, gpus=gpus, threads=threads)),
+        Unit("portrait", model, resources=Resources(cpus=threads, gpus=gpus, threads=threads), timeout_s=patience),
         Unit("encode", Indexes),
     )
     return Job(
@@ -146,6 +153,8 @@ def _stages(
     times = tuple(float(index.time(k) - origin) for k in range(clip.first, clip.first + clip.frames))
     start = None if options.start_s is None else origin
     points = options.landmarks.points_file
+    refinement = refinement_stages(options, model)
+    settled = refinement[-1].name if refinement else "settle"
     return (
         MapStage(
             "scan",
@@ -169,11 +178,12 @@ def _stages(
             Settle(options.model, model.files, options.smooth_s),
             {"observed": "observe", "track": "track"},
         ),
+        *refinement,
         MapStage(
             "portrait",
             "portrait",
             Portrait(model, options.edits, options.orthogonal, views, options.no_face),
-            {"crops": "prep", "track": "track", "settled": "settle"},
+            {"crops": "prep", "track": "track", "settled": settled},
             bytes_per_frame=size * size * (3 + 5 * len(views)),
         ),
         MapStage(
@@ -195,7 +205,7 @@ def _stages(
                 None if options.end_s is None else _end(index, clip),
                 index.info.clock_start if start is None else start,
             ),
-            {"encoded": "encode", "track": "track", "settled": "settle"},
+            {"encoded": "encode", "track": "track", "settled": settled},
         ),
     )
 

@@ -10,8 +10,29 @@ from typing import Literal
 from e3dge_video.faces.landmarks import LandmarkOptions
 from e3dge_video.geometry.views import View
 from e3dge_video.inversion.editing import Edit
+from e3dge_video.inversion.refinement.frames import FrameRefinementConfig
+from e3dge_video.inversion.refinement.load import MetricFiles
+from e3dge_video.inversion.refinement.personalization import PersonalizationConfig
 
 NoFace = Literal["hold", "pass", "blank"]
+RefineMode = Literal["none", "pose", "pose+code", "clip"]
+
+
+@dataclass(frozen=True)
+class RefineOptions:
+    """Test-time optimisation between `settle` and `portrait`.
+
+    Attributes:
+        mode: None; pose, or pose and code of every frame (P, P+C); one generator tuned to the whole clip.
+        frames: Schedule of P and P+C; None: the paper's, on a CPU a quick one.
+        clip: Schedule of the clip's generator.
+        metrics: Networks of the objective; the run looks for them when it begins.
+    """
+
+    mode: RefineMode = "none"
+    frames: FrameRefinementConfig | None = None
+    clip: PersonalizationConfig = field(default_factory=PersonalizationConfig)
+    metrics: MetricFiles = field(default_factory=MetricFiles)
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,7 @@ class PortraitOptions:
         end_s: End of it, or None.
         landmarks: How faces are found.
         device: Where the networks run, as torch names it.
+        refine: Test-time optimisation.
     """
 
     model: Path
@@ -45,3 +67,4 @@ class PortraitOptions:
     end_s: Fraction | None = None
     landmarks: LandmarkOptions = field(default_factory=LandmarkOptions)
     device: str = "cpu"
+    refine: RefineOptions = field(default_factory=lambda: RefineOptions())

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from e3dge_video.errors import BackendError, ConfigError, E3DGEError, InputError
 from e3dge_video.faces.landmarks import choose_backend
+from e3dge_video.inversion.refinement.load import find_metric_files
 from e3dge_video.io import atomic
 from e3dge_video.io.indexing import build_index
 from e3dge_video.pipelines.core.plan import plan_job
@@ -137,9 +138,12 @@ def make_executor(
 
 
 def _resolved(options: PortraitOptions) -> PortraitOptions:
-    """Options with `auto` replaced by the choice made here, so that all workers make the same one."""
+    """Options with what this machine offers put in place of `auto`, so that all workers take the same."""
     name, _ = choose_backend(options.landmarks)
-    return replace(options, landmarks=replace(options.landmarks, backend=name))
+    refine = options.refine
+    if refine.mode != "none":
+        refine = replace(refine, metrics=find_metric_files())
+    return replace(options, landmarks=replace(options.landmarks, backend=name), refine=refine)
 
 
 def _forget(job: Job) -> None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 import e3dge_video
 from e3dge_video.faces.alignment import Similarity
+from e3dge_video.inversion.refinement.objective import objective_terms
 from e3dge_video.io import atomic
 from e3dge_video.io.index import FrameIndex
 from e3dge_video.io.reader import CORRUPT, LOST
@@ -54,12 +55,14 @@ class Run:
 def write_report(folder: Path, run: Run) -> dict[str, Any]:
     """Write report.json, report.html and portrait.json into the result folder; returns what report.json holds."""
     track, settle, assembled = (run.values[name] for name in ("track", "settle", "assemble"))
+    settle = settle | run.values.get("refined", {})
     report: dict[str, Any] = {
         "video": _video_facts(run),
         "options": _plain_options(run.options),
         "model": {"name": run.spec.name, "licence": run.spec.licence, "files": run.spec.files},
         "frames": _frame_counts(track),
         "quality": _quality(track, settle, assembled),
+        "refinement": _refinement(run),
         "time": _timings(run),
         "notes": _notes(run.index, assembled),
         "versions": _versions(),
@@ -109,6 +112,7 @@ def _plain_options(options: PortraitOptions) -> dict[str, Any]:
         "end_s": None if options.end_s is None else float(options.end_s),
         "landmarks": options.landmarks.backend,
         "device": options.device,
+        "refine": options.refine.mode,
     }
 
 
@@ -156,6 +160,30 @@ def _quality(track: Mapping[str, Any], settle: Mapping[str, Any], assembled: Map
     }
 
 
+def _refinement(run: Run) -> dict[str, Any]:
+    """What test-time optimisation did; `mode` alone where there was none."""
+    refine = run.options.refine
+    if refine.mode == "none":
+        return {"mode": refine.mode}
+    found, seconds = run.values["refined"], run.outcome.seconds
+    spent = sum(value for name, value in seconds.items() if name in ("refine", "collect") or name.startswith("tune"))
+    networks = {name: bool(value) for name, value in vars(refine.metrics).items()}
+    facts = {
+        "mode": refine.mode,
+        "objective": objective_terms(**networks),
+        "steps": round(found["steps"], 1),
+        "loss_before": found["loss_before"],
+        "loss_after": found["loss_after"],
+        "seconds_per_frame": round(spent / run.job.frames, 3),
+    }
+    if "angles_refined" in found:
+        track = run.values["track"]["track"]
+        facts["pose_jitter_deg_unsmoothed"] = second_difference(np.degrees(found["angles_refined"]), track.run)
+    if "choose" in run.values:
+        facts["key_frames"] = run.values["choose"]["key_frames"]
+    return facts
+
+
 def _timings(run: Run) -> dict[str, Any]:
     outcome, chunks = run.outcome, -(-run.job.frames // run.job.chunk_frames)
     kept = [stage.name for stage in run.job.graph.stages if isinstance(stage, MapStage) and stage.persist]
@@ -196,11 +224,13 @@ def _portrait_description(spec: BundleSpec, options: PortraitOptions) -> dict[st
         "model": spec.name,
         "crop": spec.crop,
         "resolution": spec.resolution,
-        "codes": "W+ code of frame t = anchors[anchor[t]] + expression[t] @ basis, basis from the model's edits file",
+        "codes": "W+ code of frame t = anchors[anchor[t]] + expression[t] @ basis, basis from the model's edits file; "
+        "plus offset[t] where there is one",
         "arrays": {
             "anchors": "identity of each scene [A, L, W]",
             "anchor": "which of them a frame uses [N]",
             "expression": "coefficients in the expression basis [N, K]",
+            "offset": "with --refine pose+code only: what was added to each code [N, L, W]",
             "cam2world": "camera of each crop, OpenCV axes, world units of the model [N, 4, 4]",
             "view_cameras": "camera of rgb.mp4: cam2world 16 numbers, intrinsics 9, divided by the image size [N, 25]",
             "crop": "centre x, y in pixels of the source, log of the side in pixels, angle in radians [N, 4]",

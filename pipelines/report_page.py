@@ -41,6 +41,7 @@ _FILES = {
     "cameras.json": "camera of every frame as EG3D labels",
     "transforms.json": "the same for nerfstudio",
     "portrait.safetensors": "codes, cameras, crops and landmarks of every frame",
+    "generator.safetensors": "parameters of the generator tuned to this person; the others are the model's own",
     "portrait.json": "what each array of portrait.safetensors is, and the scale of depth.mkv",
     "report.json": "everything on this page for programs",
 }
@@ -115,6 +116,11 @@ def _figures(report: Mapping[str, Any]) -> dict[str, str]:
         "global reconstruction, MAE on the head (range 2)": f"{quality['global_reconstruction_mae']:.3f}",
         "share of the head with the person's own detail": f"{quality['share_of_head_with_own_detail']:.2f}",
     }
+    if (refined := report["refinement"])["mode"] != "none":
+        steps = f"{refined['steps']:g} steps, {refined['seconds_per_frame']:.2f} s per frame"
+        rows[f"test-time optimisation ({escape(refined['mode'])})"] = steps
+        rows["its loss, before → after"] = f"{refined['loss_before']:.4f} → {refined['loss_after']:.4f}"
+        rows["its loss is made of"] = escape("; ".join(refined["objective"]))
     for name in ("bridged", "without_face", "repeated", "corrupt", "lost"):
         if frames[name]:
             rows[f"frames {name.replace('_', ' ')}"] = str(frames[name])

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from e3dge_video.errors import ConfigError, InputError
 from e3dge_video.faces.landmarks import LandmarkOptions
@@ -19,7 +19,7 @@ from e3dge_video.faces.landmarks.base import BackendName
 from e3dge_video.geometry.views import View, parse_view
 from e3dge_video.inversion.editing import parse_edits
 from e3dge_video.pipelines.core.progress import make_progress
-from e3dge_video.pipelines.options import NoFace, PortraitOptions
+from e3dge_video.pipelines.options import NoFace, PortraitOptions, RefineMode, RefineOptions
 from e3dge_video.pipelines.portrait import RunResult, make_executor, run_video
 from e3dge_video.weights.bundle import read_spec, require_encoders, require_toon
 from e3dge_video.weights.catalog import find_bundle
@@ -50,6 +50,7 @@ def run(
     executor: Literal["ray", "local"] = "ray",
     address: str | None = None,
     device: str = "auto",
+    refine: RefineMode = "none",
     chunk: int = 64,
     threads: int | None = None,
     progress: Literal["auto", "bar", "line", "json", "none"] = "auto",
@@ -78,6 +79,8 @@ def run(
         executor: `ray`, or `local` for this process.
         address: Ray cluster to join; `RAY_ADDRESS` or a Ray of its own when None.
         device: Where the networks run: auto, cpu, cuda, cuda:1, …
+        refine: Test-time optimisation: `pose` or `pose+code` of every frame, or `clip`: one generator tuned to the
+            person of the whole clip.
         chunk: Frames per chunk, a multiple of 16; does not change the result.
         threads: Threads of the model's worker; the cores, at most 8, when None.
         progress: How progress is shown.
@@ -92,6 +95,8 @@ def run(
         raise ConfigError(f"--chunk {chunk}: must be a multiple of 16")
     if smooth < 0:
         raise ConfigError(f"--smooth {smooth:g}: must be 0 or more seconds")
+    if refine not in get_args(RefineMode):
+        raise ConfigError(f"--refine {refine}: expected {', '.join(get_args(RefineMode))}")
     if address and executor != "ray":
         raise ConfigError(f"--address {address}: is for --executor ray")
     video, folder = Path(video), find_bundle(model).absolute()
@@ -114,6 +119,7 @@ def run(
         end_s=until,
         landmarks=_landmarks(landmarks, None if landmark_file is None else Path(landmark_file)),
         device=_device(device),
+        refine=RefineOptions(refine),
     )
     target = Path(out) if out is not None else video.with_name(video.stem + "_e3dge")
     with make_executor(executor, address=address, progress=make_progress(progress)) as runner:

@@ -49,6 +49,14 @@ if TYPE_CHECKING:
     help="Window of the sliding mean over crop, camera and expression; 0 turns it off.",
 )
 @click.option(
+    "--refine",
+    type=click.Choice(["none", "pose", "pose+code", "clip"]),
+    default="none",
+    show_default=True,
+    help="Optimise on the clip itself: pose, or pose and code, of every frame (seconds per frame on a CPU); clip: one "
+    "generator tuned to the person (minutes per clip; better views from the side).",
+)
+@click.option(
     "--no-face",
     type=click.Choice(["hold", "pass", "blank"]),
     default="hold",
@@ -87,27 +95,29 @@ if TYPE_CHECKING:
     "--progress", type=click.Choice(["auto", "bar", "line", "json", "none"]), default="auto", show_default=True
 )
 def run_command(
-    video: Path, edits: tuple[str, ...], toon: str | None, views: tuple[str, ...], model: str, out: Path | None,
-    overwrite: bool, resume: bool, smooth: float, no_face: Literal["hold", "pass", "blank"], person: int,
-    start: str | None, end: str | None, preview: bool, landmarks: BackendName, landmark_file: Path | None,
-    executor: Literal["ray", "local"], address: str | None, device: str, chunk: int, threads: int | None,
-    progress: Literal["auto", "bar", "line", "json", "none"], orthogonal: bool,
+    video: Path, edits: tuple[str, ...], orthogonal: bool, toon: str | None, views: tuple[str, ...], model: str,
+    out: Path | None, overwrite: bool, resume: bool, smooth: float, no_face: Literal["hold", "pass", "blank"],
+    person: int, start: str | None, end: str | None, preview: bool, landmarks: BackendName, landmark_file: Path | None,
+    executor: Literal["ray", "local"], address: str | None, device: str,
+    refine: Literal["none", "pose", "pose+code", "clip"], chunk: int, threads: int | None,
+    progress: Literal["auto", "bar", "line", "json", "none"],
 ) -> None:  # fmt: skip
     """Turn VIDEO into a 4D portrait folder: new views, edits and depth, with sound and exact times.
 
     \b
     e3dge-video run talk.mp4 --edit age
     e3dge-video run talk.mp4 --edit smile=1.2 --view 20,0 --view orbit
+    e3dge-video run talk.mp4 --refine clip --view orbit
     e3dge-video run talk.mp4 --edit age=0@0s,1.2@4s --out older
     e3dge-video run talk.mp4 --toon --view input --view 20,0
     """
     from e3dge_video.pipelines.request import run
 
     result = run(
-        video, edits=edits, toon=toon, views=views, model=model, out=out, overwrite=overwrite, resume=resume,
-        smooth=smooth, no_face=no_face, person=person, start=start, end=end, preview=preview, landmarks=landmarks,
-        landmark_file=landmark_file, executor=executor, address=address, device=device, chunk=chunk, threads=threads,
-        progress=progress, orthogonal=orthogonal,
+        video, edits=edits, orthogonal=orthogonal, toon=toon, views=views, model=model, out=out, overwrite=overwrite,
+        resume=resume, smooth=smooth, no_face=no_face, person=person, start=start, end=end, preview=preview,
+        landmarks=landmarks, landmark_file=landmark_file, executor=executor, address=address, device=device,
+        refine=refine, chunk=chunk, threads=threads, progress=progress,
     )  # fmt: skip
     time, frames = result.report["time"], result.report["frames"]
     speed = "going on from a stopped run" if time["resumed"] else f"{time['frames_per_second']:.3g} frames per second"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -159,6 +160,18 @@ class Inverter(nn.Module):
     def directions(self) -> dict[str, Tensor]:
         """One direction per attribute. [L, W] each"""
         return {edit: self.get_buffer(f"direction_{edit}") for edit in self._edits}
+
+    def with_weights(self, weights: Mapping[str, Tensor]) -> Inverter:
+        """The same inverter with a generator of its own, some of whose parameters are others; the rest is shared."""
+        generator = copy.deepcopy(self.generator)
+        assert isinstance(generator, nn.Module)
+        with torch.no_grad():
+            own = dict(generator.named_parameters())
+            for name, value in weights.items():
+                own[name].copy_(value)
+        changed = copy.copy(self)
+        changed._modules = {**self._modules, "generator": generator}
+        return changed
 
     def observe(self, image: Tensor, landmarks: Tensor) -> Observation:
         """Run the encoders.

@@ -58,6 +58,8 @@ class Assemble:
         small = joined(encoded, "camera_0", "coarse_mae", "lifted_share")
         arrays = portrait_arrays(joined(track, *_TRACK), settled) | {"view_cameras": small["camera_0"]}
         atomic.write_bytes(self.folder / "portrait.safetensors", safetensors.numpy.save(arrays))
+        if "generator" in settled[0]:
+            atomic.write_bytes(self.folder / "generator.safetensors", bytes(settled[0]["generator"]))
         write_json(self.folder / "cameras.json", eg3d_labels(small["camera_0"], arrays["times_s"]), indent=None)
         transforms = nerf_transforms(small["camera_0"], arrays["times_s"], self.size)
         write_json(self.folder / "transforms.json", transforms, indent=None)
@@ -102,7 +104,7 @@ def portrait_arrays(track: Arrays, settled: Sequence[Payload]) -> Arrays:
     return {
         "anchors": np.stack(anchors),
         "anchor": np.concatenate(places),
-        **joined(settled, "expression", "cam2world"),
+        **joined(settled, "expression", "cam2world", *(["offset"] if "offset" in settled[0] else [])),
         "crop": track["crop"],
         "landmarks": track["landmarks"],
         "run": track["run"].astype(np.int32),

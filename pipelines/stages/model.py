@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,40 +14,12 @@ from e3dge_video.geometry.cameras import EG3D_FOCAL, Camera, pinhole_intrinsics
 from e3dge_video.geometry.views import View, view_cameras
 from e3dge_video.inversion.editing import Edit, apply_edits, edit_steps
 from e3dge_video.inversion.inverter import EditedHead, Inversion, Inverter
-from e3dge_video.inversion.load import load_inverter
-from e3dge_video.inversion.settling import compose
-from e3dge_video.io.images import to_array, to_tensor
+from e3dge_video.io.images import to_array
 from e3dge_video.pipelines.core.spec import Chunk, Payload
 from e3dge_video.pipelines.options import NoFace
+from e3dge_video.pipelines.stages.batches import batches, frame_images, frame_latents, rows
 from e3dge_video.pipelines.stages.depth import DEPTH_OFFSET, DEPTH_SCALE
-
-#: Frames per batch. Batches stand on the absolute frame grid and are always full (the last frame is repeated), because
-#: the last bits of a result depend on the batch size.
-BATCH = 8
-
-
-@dataclass(frozen=True)
-class SetupModel:
-    """Load the inverter.
-
-    Attributes:
-        model: Folder of the bundle.
-        device: Where the networks run.
-        threads: Threads of the networks on a CPU; like the device, part of the result's last bits.
-        files: SHA-256 of the bundle's files: a changed model is another result.
-        toon: Degree of toonification, 0 to 1.
-    """
-
-    model: Path
-    device: str
-    threads: int
-    files: tuple[tuple[str, str], ...]
-    toon: float = 0.0
-
-    def __call__(self) -> Inverter:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-        return load_inverter(str(self.model), device=self.device, toon=self.toon)
+from e3dge_video.pipelines.stages.setup import SetupModel
 
 
 @dataclass(frozen=True)
@@ -63,9 +35,9 @@ class Observe:
     @torch.inference_mode()
     def __call__(self, chunk: Chunk, tools: Inverter, crops: Payload, track: Payload) -> Payload:
         latents, poses = [], []
-        for part, count in _batches(len(chunk)):
-            landmarks = _tensor(track["landmarks"], part, tools)
-            seen = tools.observe(_images(crops, part, tools), landmarks)
+        for part, count in batches(len(chunk)):
+            landmarks = rows(track["landmarks"], part, tools)
+            seen = tools.observe(frame_images(crops, part, tools), landmarks)
             latents.append(seen.latents[:count].cpu())
             poses.append(seen.camera.cam2world[:count].cpu())
         return {"latents": torch.cat(latents).numpy(), "cam2world": torch.cat(poses).numpy()}
@@ -92,7 +64,9 @@ class Portrait:
     @torch.inference_mode()
     def __call__(self, chunk: Chunk, tools: Inverter, crops: Payload, track: Payload, settled: Payload) -> Payload:
         made = []
-        for part, count in _batches(len(chunk)):
+        if "generator" in settled:  # the person's own
+            tools = tools.with_weights(safetensors.torch.load(bytes(settled["generator"])))
+        for part, count in batches(len(chunk)):
             batch = self._batch(tools, crops, track, settled, part)
             made.append({name: value[:count] for name, value in batch.items()})
         results = {name: np.concatenate([batch[name] for batch in made]) for name in made[0]}
@@ -102,14 +76,13 @@ class Portrait:
     def _batch(
         self, inverter: Inverter, crops: Payload, track: Payload, settled: Payload, part: NDArray[np.intp]
     ) -> dict[str, NDArray]:
-        image = _images(crops, part, inverter)
-        anchors = _tensor(settled["anchors"], np.asarray(settled["anchor"])[part], inverter)
-        latents = compose(anchors, _tensor(settled["expression"], part, inverter), inverter.expression)
-        cam2world = _tensor(settled["cam2world"], part, inverter)
+        image = frame_images(crops, part, inverter)
+        latents = frame_latents(settled, part, inverter)
+        cam2world = rows(settled["cam2world"], part, inverter)
         camera = Camera(cam2world, pinhole_intrinsics(EG3D_FOCAL).to(cam2world).repeat(len(part), 1, 1))
         times = [float(time) for time in np.asarray(track["time_s"])[part]]
 
-        inversion = inverter.invert(image, _tensor(track["landmarks"], part, inverter), latents, camera)
+        inversion = inverter.invert(image, rows(track["landmarks"], part, inverter), latents, camera)
         edited = self._edited(inverter, inversion, times)
         results = _coarse(inversion, image)
         for number, view in enumerate(self.views):
@@ -138,24 +111,6 @@ class Portrait:
         for number in range(len(self.views)):
             results[f"rgb_{number}"][missing] = crops[missing] if self.no_face == "pass" else 0
             results[f"depth_{number}"][missing] = 0
-
-
-def _batches(count: int) -> list[tuple[NDArray[np.intp], int]]:
-    """Indices of full batches, the last frame repeated, and how many of each batch are real."""
-    return [
-        (np.minimum(np.arange(first, first + BATCH), count - 1), min(BATCH, count - first))
-        for first in range(0, count, BATCH)
-    ]
-
-
-def _images(crops: Payload, part: NDArray[np.intp], inverter: Inverter) -> Tensor:
-    """Some of a chunk's crops, on the model's device. [B, 3, S, S]"""
-    return to_tensor(np.asarray(crops["crops"])[part]).to(inverter.expression.device)
-
-
-def _tensor(values: np.ndarray | bytes, part: NDArray[np.integer], inverter: Inverter) -> Tensor:
-    """Some rows of an array, on the model's device; copied, so that its place in memory is always aligned alike."""
-    return torch.tensor(np.asarray(values)[part], device=inverter.expression.device)
 
 
 def _coarse(inversion: Inversion, image: Tensor) -> dict[str, NDArray]:

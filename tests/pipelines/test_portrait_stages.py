@@ -20,9 +20,10 @@ from e3dge_video.pipelines.graph import beside, captions, frame_span
 from e3dge_video.pipelines.jsonfile import write_json
 from e3dge_video.pipelines.report import second_difference
 from e3dge_video.pipelines.stages.assemble import portrait_arrays
+from e3dge_video.pipelines.stages.batches import BATCH, batches
 from e3dge_video.pipelines.stages.clip import CHUNK_GRID, ClipParams, Indexes, Readers
 from e3dge_video.pipelines.stages.depth import DEPTH_OFFSET, DEPTH_RANGE, DEPTH_SCALE, colored_depth
-from e3dge_video.pipelines.stages.model import BATCH, _batches, depth_codes
+from e3dge_video.pipelines.stages.model import depth_codes
 from e3dge_video.pipelines.stages.panels import caption, side_by_side
 from e3dge_video.pipelines.stages.track import nearest_valid
 from tests.support.portraits import Studio
@@ -45,7 +46,7 @@ def test_nearest_valid(valid: list[bool]) -> None:
 
 
 def test_batches_are_full_and_stand_on_the_grid() -> None:
-    parts = _batches(19)
+    parts = batches(19)
     assert [part.tolist() for part, _ in parts] == [
         [0, 1, 2, 3, 4, 5, 6, 7], [8, 9, 10, 11, 12, 13, 14, 15], [16, 17, 18, 18, 18, 18, 18, 18]
     ]  # fmt: skip

@@ -16,7 +16,7 @@ from e3dge_video.geometry.cameras import Camera
 from e3dge_video.models.rendering.sampling import RayDraws
 from e3dge_video.models.rendering.volume import PointSamples
 
-__all__ = ["FeatureModulation", "Generator", "Planes", "PointModulation", "PointSamples", "RenderOutput"]
+__all__ = ["FeatureModulation", "Generator", "Planes", "PointModulation", "PointSamples", "RenderOutput", "Shading"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,21 @@ class RenderOutput:
         return replace(self, **{name: value[index] for name, value in vars(self).items()})
 
 
+@dataclass(frozen=True)
+class Shading:
+    """What points look like to a ray that ends there, in the ranges of a `RenderOutput`.
+
+    Attributes:
+        rgb: Nominally in [-1, 1]. [P, M, 3]
+        features: Input of the super-resolution. [P, M, C]
+        density: Raw, as in `PointSamples`. [P, M, 1]
+    """
+
+    rgb: Tensor
+    features: Tensor
+    density: Tensor
+
+
 class Generator(Protocol):
     """z → latents → planes → rendering → image. Gradients reach latents, planes and camera.
 
@@ -128,6 +143,9 @@ class Generator(Protocol):
 
     def sample(self, planes: Planes, points: Tensor) -> PointSamples:
         """Density and features at world points [P, M, 3]."""
+
+    def shade(self, planes: Planes, points: Tensor) -> Shading:
+        """What an opaque surface at world points [P, M, 3] would add to a rendering; for learning at known surfaces."""
 
     def render(
         self,

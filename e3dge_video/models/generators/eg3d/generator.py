@@ -15,7 +15,7 @@ from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.rays import Rays, camera_rays
 from e3dge_video.geometry.trajectories import FRONT, eg3d_orbit
-from e3dge_video.models.generators.base import Planes, PointModulation, PointSamples, RenderOutput
+from e3dge_video.models.generators.base import Planes, PointModulation, PointSamples, RenderOutput, Shading
 from e3dge_video.models.generators.eg3d.superresolution import SuperResolution
 from e3dge_video.models.generators.eg3d.triplane import PointDecoder, TriPlaneField
 from e3dge_video.models.mapping import MappingNetwork, broadcast_latents
@@ -144,6 +144,12 @@ class EG3D(nn.Module):
             shape = points.shape[:2]
             return PointSamples(seen.density.view(*shape, 1), seen.features.view(*shape, -1))
         return self.field(planes)(points)
+
+    def shade(self, planes: Planes, points: Tensor) -> Shading:
+        """What an opaque surface at world points [P, M, 3] would add to a rendering; for learning at known surfaces."""
+        seen = self.sample(planes, points)
+        features = seen.features * 2 - 1
+        return Shading(features[..., :3], features, seen.density)
 
     def render(
         self,

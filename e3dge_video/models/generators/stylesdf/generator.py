@@ -19,7 +19,13 @@ from e3dge_video.config.generators import NoiseMode
 from e3dge_video.config.stylesdf import StyleSDFConfig
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.models.generators.base import Planes, PointModulation, PointSamples, RenderOutput
+from e3dge_video.models.generators.base import (
+    Planes,
+    PointModulation,
+    PointSamples,
+    RenderOutput,
+    Shading,
+)
 from e3dge_video.models.generators.stylesdf.decoder import StyleDecoder
 from e3dge_video.models.generators.stylesdf.film_siren import CodeMapping
 from e3dge_video.models.generators.stylesdf.sdf_renderer import FieldRays, FieldSums, SurfaceRender, SurfaceRenderer
@@ -137,6 +143,11 @@ class StyleSDF(nn.Module):
     def sample(self, planes: Planes, points: Tensor) -> PointSamples:
         """Density, and colour and features as seen straight on, at world points [P, M, 3]; one head: [B, M, 3]."""
         return self.renderer.sample(points, planes.values)
+
+    def shade(self, planes: Planes, points: Tensor) -> Shading:
+        """What an opaque surface at world points [P, M, 3], seen straight on, would add to a rendering."""
+        seen = self.sample(planes, points)
+        return Shading(seen.features[..., :3] * 2 - 1, seen.features[..., 3:], seen.density)
 
     def signed_distance(self, planes: Planes, points: Tensor) -> tuple[Tensor, Tensor]:
         """Signed distance and its derivative by the world point, the normal's direction.

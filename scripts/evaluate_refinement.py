@@ -1,0 +1,326 @@
+"""What test-time optimisation does to real clips: none, P, P+C and a generator tuned to the clip, side by side.
+
+    python scripts/evaluate_refinement.py talk.mp4 other.mp4 --modes none pose pose+code clip --out refinement
+
+For every clip and mode it prints, and writes to OUT.json:
+
+  coarse    global reconstruction Î0 at the input view against the picture: MAE (range 2) and SSIM inside the face (jaw
+            line and brows), MAE on the head (matte and alpha)
+  final     the final picture at the input view, MAE inside the face; the lifted residual copies it, whatever Î0 is
+  A→B       frame A inverted, drawn with the camera of frame B (the clip's extremes of yaw, and two frames apart),
+            against B inside B's face: MAE and SSIM; `same` keeps A's expression, `moved` takes B's code
+  points    landmarks found on Î0 against those found on the picture, percent of the distance between the eyes
+  E0        cosine between E0's codes of picture and Î0, both less their mean; stands in for the identity of a face
+            recogniser unless IR-SE50 has been fetched
+  jitter    mean second difference of yaw, pitch, roll over consecutive frames, degrees; of P and P+C unsmoothed
+  CPU s     CPU seconds: per frame for P and P+C, for the whole clip for `clip`
+
+Frames looked at: `--frames` consecutive ones from a third of the clip on, and those of the pairs. OUT/CLIP.png shows
+the input, then for each mode Î0, the final picture, and both at −20° and +20° of yaw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from e3dge_video.errors import ModelError
+from e3dge_video.evaluation.metrics import identity_similarity, structural_similarity
+from e3dge_video.faces.landmarks import LandmarkBackend, LandmarkOptions, choose_backend, load_backend
+from e3dge_video.faces.pose import camera_angles
+from e3dge_video.geometry.cameras import EG3D_FOCAL, Camera, pinhole_intrinsics
+from e3dge_video.inversion.inverter import Inverter, face_region
+from e3dge_video.inversion.lifting import Layer
+from e3dge_video.inversion.refinement.frames import refine_frames
+from e3dge_video.inversion.refinement.load import MetricFiles, find_metric_files, load_objective
+from e3dge_video.inversion.refinement.objective import Objective, head_weight, weighted_mean
+from e3dge_video.io.images import to_array
+from e3dge_video.io.indexing import build_index
+from e3dge_video.pipelines.core.spec import Chunk, MapStage, Payload
+from e3dge_video.pipelines.graph import build_job
+from e3dge_video.pipelines.jsonfile import write_json
+from e3dge_video.pipelines.options import PortraitOptions, RefineMode, RefineOptions
+from e3dge_video.pipelines.output import OutputFolder
+from e3dge_video.pipelines.report import second_difference
+from e3dge_video.pipelines.stages.batches import frame_images, frame_latents, rows
+from e3dge_video.pipelines.stages.refine import frame_schedule
+from e3dge_video.weights.bundle import read_spec
+from e3dge_video.weights.catalog import find_bundle
+from e3dge_video.weights.metric_networks import load_recognizer
+
+log = logging.getLogger("evaluate_refinement")
+SIDE_DEG = 20
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of a clip, ready to be inverted."""
+
+    image: Tensor
+    landmarks: Tensor
+    latents: Tensor
+    camera: Camera
+
+    def __getitem__(self, index: list[int]) -> Frames:
+        i = torch.tensor(index)
+        return Frames(self.image[i], self.landmarks[i], self.latents[i], self.camera[i])
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a mode made of them."""
+
+    inverter: Inverter
+    frames: Frames
+    cpu_s: float
+
+
+def main() -> None:
+    """Measure, write, print."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
+    parser.add_argument("clips", type=Path, nargs="+")
+    parser.add_argument("--model", default="starter")
+    parser.add_argument("--modes", nargs="+", default=["none", "pose", "pose+code", "clip"])
+    parser.add_argument("--seconds", type=Fraction, default=Fraction(6), help="of each clip, from its beginning")
+    parser.add_argument("--frames", type=int, default=24, help="consecutive frames looked at")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("refinement"))
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(arguments.threads)
+    files = find_metric_files()
+    judge = Judge.at_hand()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    table: dict[str, Any] = {}
+    for clip in arguments.clips:
+        stages = Stages(clip, arguments.model, arguments.seconds, arguments.threads)
+        chosen, pairs = stages.looked_at(arguments.frames)
+        pictures = [to_array(stages.frames()[chosen].image)]
+        for mode in arguments.modes:
+            found = stages.refined(mode, chosen, files)
+            figures, shown = judge(found, arguments.frames, [(chosen.index(a), chosen.index(b)) for a, b in pairs])
+            table[f"{clip.stem} {mode}"] = figures
+            pictures.append(shown)
+            log.info("%-28s %s", f"{clip.stem} {mode}", "  ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+        some = np.linspace(0, len(chosen) - 1, 4).astype(int)
+        sheet = np.concatenate([np.concatenate(list(p[some]), axis=0) for p in pictures], axis=1)
+        cv2.imwrite(str(arguments.out / f"{clip.stem}.png"), sheet[..., ::-1])
+        write_json(arguments.out.with_suffix(".json"), table)
+
+
+class Stages:
+    """The pipeline's own stages up to `settle`, and those of a refinement, run one after another over a whole clip."""
+
+    def __init__(self, clip: Path, model: str, seconds: Fraction, threads: int) -> None:
+        folder = find_bundle(model).absolute()
+        backend, _ = choose_backend(LandmarkOptions())
+        options = PortraitOptions(folder, end_s=seconds, landmarks=LandmarkOptions(backend))
+        self.job_of = lambda refine: build_job(
+            clip.absolute(), index, output, replace(options, refine=refine), read_spec(folder), threads=threads
+        )
+        self.temporary = tempfile.TemporaryDirectory()
+        output = OutputFolder(Path(self.temporary.name) / "out")
+        index = build_index(clip)
+        output.prepare()
+        job = self.job_of(RefineOptions())
+        job.params.index.write_bytes(index.to_bytes())
+        self.tools = {unit.name: unit.setup() for unit in job.graph.units}
+        self.results: dict[str, Payload] = {}
+        self.run(job, "portrait")
+
+    @property
+    def inverter(self) -> Inverter:
+        inverter: Inverter = self.tools["portrait"]
+        return inverter
+
+    def run(self, job: Any, until: str) -> None:
+        """Run the stages before `until` that have not been run yet."""
+        chunk = Chunk(0, 0, job.frames, job.frames, job.params)
+        for stage in job.graph.stages:
+            if stage.name == until:
+                return
+            if stage.name in self.results:
+                continue
+            inputs = {argument: self.results[source] for argument, source in stage.inputs.items()}
+            if isinstance(stage, MapStage):
+                self.results[stage.name] = stage.body(chunk, self.tools[stage.unit], **inputs)
+            else:
+                done = stage.body([chunk], **{argument: [payload] for argument, payload in inputs.items()})
+                self.results[stage.name] = done.per_chunk[0]
+
+    def frames(self, settled: str = "settle") -> Frames:
+        """All frames of the clip."""
+        inverter, payload = self.inverter, self.results[settled]
+        every = np.arange(len(np.asarray(payload["cam2world"])))
+        cam2world = rows(payload["cam2world"], every, inverter)
+        return Frames(
+            frame_images(self.results["prep"], every, inverter),
+            rows(self.results["track"]["landmarks"], every, inverter),
+            frame_latents(payload, every, inverter),
+            Camera(cam2world, pinhole_intrinsics(EG3D_FOCAL).repeat(len(every), 1, 1)),
+        )
+
+    def looked_at(self, count: int) -> tuple[list[int], list[tuple[int, int]]]:
+        """Consecutive frames, then those of the pairs; and the pairs."""
+        cam2world = np.asarray(self.results["settle"]["cam2world"])
+        total = len(cam2world)
+        yaw = camera_angles(cam2world)[:, 0]
+        left, right = int(yaw.argmin()), int(yaw.argmax())
+        pairs = [(left, right), (right, left), (total // 5, 4 * total // 5), (4 * total // 5, total // 5)]
+        block = list(range(total // 3, min(total // 3 + count, total)))
+        return block + sorted({k for pair in pairs for k in pair} - set(block)), pairs
+
+    def refined(self, mode: RefineMode, chosen: list[int], files: MetricFiles) -> Found:
+        """The frames looked at, refined."""
+        began = time.process_time()
+        if mode == "clip":
+            self.run(self.job_of(RefineOptions("clip", metrics=files)), "portrait")
+            spent = time.process_time() - began
+            payload = self.results["refined"]
+            tuned = self.inverter.with_weights(safetensors.torch.load(bytes(payload["generator"])))
+            return Found(tuned, self.frames("refined")[chosen], spent)
+        frames = self.frames()[chosen]
+        if mode == "none":
+            return Found(self.inverter, frames, 0.0)
+        found = adjusted(self.inverter, frames, load_objective(files), mode)
+        return Found(self.inverter, found, (time.process_time() - began) / len(chosen))
+
+
+def adjusted(inverter: Inverter, frames: Frames, objective: Objective, mode: RefineMode) -> Frames:
+    """P or P+C of frames."""
+    with torch.no_grad():
+        foreground = inverter.foreground(frames.image, frames.landmarks)
+        planes = inverter.generator.planes(frames.latents)
+        alpha = inverter.generator.render(planes, frames.camera, resolution=inverter.neural_resolution).alpha
+    found = refine_frames(
+        inverter.generator, frames.image, head_weight(alpha, foreground), frames.latents, frames.camera, objective,
+        inverter.neural_resolution, frame_schedule(mode, "cpu"),
+    )  # fmt: skip
+    log.info("  %s: loss %.4f → %.4f", mode, found.loss_before.mean(), found.loss_after.mean())
+    return Frames(frames.image, frames.landmarks, frames.latents + found.offset, found.camera)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Figures of one mode."""
+
+    backend: LandmarkBackend
+    recognizer: Any
+
+    @classmethod
+    def at_hand(cls) -> Judge:
+        """With the recogniser if it was fetched."""
+        try:
+            recognizer = load_recognizer()
+        except ModelError as error:
+            log.info("identity is measured by E0's code, a stand-in: %s", error)
+            recognizer = None
+        backend, _ = choose_backend(LandmarkOptions())
+        return cls(load_backend(LandmarkOptions(backend)), recognizer)
+
+    @torch.no_grad()
+    def __call__(
+        self, found: Found, consecutive: int, pairs: Sequence[tuple[int, int]]
+    ) -> tuple[dict[str, float], NDArray[np.uint8]]:
+        """Figures, and pictures for people."""
+        inverter, frames = found.inverter, found.frames
+        parts = [self._frame(inverter, frames[[k]]) for k in range(len(frames.image))]
+        figures = {name: float(np.nanmean([part[0][name] for part in parts])) for name in parts[0][0]}
+        crossed = [self._pair(inverter, frames[[a]], frames[[b]]) for a, b in pairs]
+        figures |= {name: float(np.mean([pair[name] for pair in crossed])) for name in crossed[0]}
+        angles = np.degrees(camera_angles(frames.camera.cam2world[:consecutive].numpy()))
+        figures["jitter"] = second_difference(angles, np.zeros(len(angles), np.int64))
+        figures["CPU s"] = found.cpu_s
+        return figures, np.stack([part[1] for part in parts])
+
+    def _frame(self, inverter: Inverter, frame: Frames) -> tuple[dict[str, float], NDArray[np.uint8]]:
+        inversion = inverter.invert(frame.image, frame.landmarks, frame.latents, frame.camera)
+        face = face_region(frame.landmarks, frame.image.shape[-1])
+        coarse = shown(inversion.coarse)
+        final = inverter.synthesize(inversion, inversion.camera).image
+        head = inversion.coarse.alpha * inversion.lifted.matte
+        figures = {
+            "coarse MAE": error(coarse, frame.image, face),
+            "coarse SSIM": similarity(coarse, frame.image, face),
+            "coarse MAE head": error(coarse, frame.image, head),
+            "final MAE": error(final, frame.image, face),
+            "points": self._points(frame.image, coarse),
+            **self._identity(inverter, frame, coarse),
+        }
+        pictures = [coarse, final]
+        for degrees in (-SIDE_DEG, SIDE_DEG):
+            pose = frame.camera.pose()
+            pose[:, 0] += np.radians(degrees)
+            side = Camera.from_pose(pose)
+            layer = inverter.layer(inversion.planes, inversion.latents, side)
+            pictures += [shown(layer), inverter.synthesize(inversion, side).image]
+        return figures, np.concatenate([to_array(picture)[0] for picture in pictures], axis=1)
+
+    def _pair(self, inverter: Inverter, a: Frames, b: Frames) -> dict[str, float]:
+        inversion = inverter.invert(a.image, a.landmarks, a.latents, a.camera)
+        face = face_region(b.landmarks, b.image.shape[-1])
+        same = inverter.synthesize(inversion, b.camera).image
+        moved = inverter.synthesize(inversion, b.camera, inverter.edit(inversion, b.latents)).image
+        return {
+            "A→B same MAE": error(same, b.image, face),
+            "A→B same SSIM": similarity(same, b.image, face),
+            "A→B moved MAE": error(moved, b.image, face),
+            "A→B moved SSIM": similarity(moved, b.image, face),
+        }
+
+    def _points(self, image: Tensor, coarse: Tensor) -> float:
+        """Distance of the points found on both, percent of the eyes' distance; NaN where there is no face."""
+        pictures = [np.ascontiguousarray(cv2.resize(to_array(p)[0], (512, 512))) for p in (image, coarse)]
+        known = self.backend.detect(pictures[0], 0)
+        other = self.backend.track(pictures[1], 0, known[0]) if known else None
+        if other is None:
+            return float("nan")
+        points = known[0].points
+        eyes = np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0))
+        return float(100 * np.linalg.norm(points - other.points, axis=1)[17:].mean() / eyes)
+
+    def _identity(self, inverter: Inverter, frame: Frames, coarse: Tensor) -> dict[str, float]:
+        if self.recognizer is not None:
+            images = [F.interpolate(x, (256, 256), mode="bilinear", antialias=True) for x in (coarse, frame.image)]
+            return {"identity": float(identity_similarity(self.recognizer, *images))}
+        mean = inverter.encoder.mean_latents
+        codes = [(inverter.observe(x, frame.landmarks).latents - mean).flatten() for x in (coarse, frame.image)]
+        return {"E0": float(F.cosine_similarity(*codes, dim=0))}
+
+
+def shown(layer: Layer) -> Tensor:
+    """A head over grey. [B, 3, S, S]"""
+    return 2 * (layer.color + 0.5 * (1 - layer.alpha)) - 1
+
+
+def error(image: Tensor, truth: Tensor, weight: Tensor) -> float:
+    """MAE where the weight is."""
+    return float(weighted_mean((image - truth).abs(), weight))
+
+
+def similarity(image: Tensor, truth: Tensor, weight: Tensor) -> float:
+    """SSIM of what the weight leaves, within its bounding box."""
+    rows_, columns = (torch.nonzero((weight[0, 0] > 0.5).any(dim=d))[:, 0] for d in (1, 0))
+    box = (..., slice(int(rows_[0]), int(rows_[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
+    mask = (weight > 0.5).float()
+    return float(structural_similarity((image * mask)[box], (truth * mask)[box]))
+
+
+if __name__ == "__main__":
+    main()
