@@ -23,10 +23,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -43,42 +42,22 @@ from e3dge_video.errors import ModelError
 from e3dge_video.evaluation.metrics import identity_similarity, structural_similarity
 from e3dge_video.faces.landmarks import LandmarkBackend, LandmarkOptions, choose_backend, load_backend
 from e3dge_video.faces.pose import camera_angles
-from e3dge_video.geometry.cameras import EG3D_FOCAL, Camera, pinhole_intrinsics
+from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.inverter import Inverter, face_region
 from e3dge_video.inversion.lifting import Layer
 from e3dge_video.inversion.refinement.frames import refine_frames
 from e3dge_video.inversion.refinement.load import MetricFiles, find_metric_files, load_objective
 from e3dge_video.inversion.refinement.objective import Objective, head_weight, weighted_mean
 from e3dge_video.io.images import to_array
-from e3dge_video.io.indexing import build_index
-from e3dge_video.pipelines.core.spec import Chunk, MapStage, Payload
-from e3dge_video.pipelines.graph import build_job
+from e3dge_video.pipelines.clip_frames import ClipFrames, Frames
 from e3dge_video.pipelines.jsonfile import write_json
-from e3dge_video.pipelines.options import PortraitOptions, RefineMode, RefineOptions
-from e3dge_video.pipelines.output import OutputFolder
+from e3dge_video.pipelines.options import RefineMode, RefineOptions
 from e3dge_video.pipelines.report import second_difference
-from e3dge_video.pipelines.stages.batches import frame_images, frame_latents, rows
 from e3dge_video.pipelines.stages.refine import frame_schedule
-from e3dge_video.weights.bundle import read_spec
-from e3dge_video.weights.catalog import find_bundle
 from e3dge_video.weights.metric_networks import load_recognizer
 
 log = logging.getLogger("evaluate_refinement")
 SIDE_DEG = 20
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Frames of a clip, ready to be inverted."""
-
-    image: Tensor
-    landmarks: Tensor
-    latents: Tensor
-    camera: Camera
-
-    def __getitem__(self, index: list[int]) -> Frames:
-        i = torch.tensor(index)
-        return Frames(self.image[i], self.landmarks[i], self.latents[i], self.camera[i])
 
 
 @dataclass(frozen=True)
@@ -109,11 +88,11 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     table: dict[str, Any] = {}
     for clip in arguments.clips:
-        stages = Stages(clip, arguments.model, arguments.seconds, arguments.threads)
-        chosen, pairs = stages.looked_at(arguments.frames)
-        pictures = [to_array(stages.frames()[chosen].image)]
+        frames = ClipFrames(clip, arguments.model, arguments.seconds, arguments.threads)
+        chosen, pairs = looked_at(frames, arguments.frames)
+        pictures = [to_array(frames.frames()[chosen].image)]
         for mode in arguments.modes:
-            found = stages.refined(mode, chosen, files)
+            found = refined(frames, mode, chosen, files)
             figures, shown = judge(found, arguments.frames, [(chosen.index(a), chosen.index(b)) for a, b in pairs])
             table[f"{clip.stem} {mode}"] = figures
             pictures.append(shown)
@@ -124,82 +103,29 @@ def main() -> None:
         write_json(arguments.out.with_suffix(".json"), table)
 
 
-class Stages:
-    """The pipeline's own stages up to `settle`, and those of a refinement, run one after another over a whole clip."""
+def looked_at(clip: ClipFrames, count: int) -> tuple[list[int], list[tuple[int, int]]]:
+    """Consecutive frames, then those of the pairs; and the pairs."""
+    yaw = clip.yaw
+    total = len(yaw)
+    left, right = int(yaw.argmin()), int(yaw.argmax())
+    pairs = [(left, right), (right, left), (total // 5, 4 * total // 5), (4 * total // 5, total // 5)]
+    block = list(range(total // 3, min(total // 3 + count, total)))
+    return block + sorted({k for pair in pairs for k in pair} - set(block)), pairs
 
-    def __init__(self, clip: Path, model: str, seconds: Fraction, threads: int) -> None:
-        folder = find_bundle(model).absolute()
-        backend, _ = choose_backend(LandmarkOptions())
-        options = PortraitOptions(folder, end_s=seconds, landmarks=LandmarkOptions(backend))
-        self.job_of = lambda refine: build_job(
-            clip.absolute(), index, output, replace(options, refine=refine), read_spec(folder), threads=threads
-        )
-        self.temporary = tempfile.TemporaryDirectory()
-        output = OutputFolder(Path(self.temporary.name) / "out")
-        index = build_index(clip)
-        output.prepare()
-        job = self.job_of(RefineOptions())
-        job.params.index.write_bytes(index.to_bytes())
-        self.tools = {unit.name: unit.setup() for unit in job.graph.units}
-        self.results: dict[str, Payload] = {}
-        self.run(job, "portrait")
 
-    @property
-    def inverter(self) -> Inverter:
-        inverter: Inverter = self.tools["portrait"]
-        return inverter
-
-    def run(self, job: Any, until: str) -> None:
-        """Run the stages before `until` that have not been run yet."""
-        chunk = Chunk(0, 0, job.frames, job.frames, job.params)
-        for stage in job.graph.stages:
-            if stage.name == until:
-                return
-            if stage.name in self.results:
-                continue
-            inputs = {argument: self.results[source] for argument, source in stage.inputs.items()}
-            if isinstance(stage, MapStage):
-                self.results[stage.name] = stage.body(chunk, self.tools[stage.unit], **inputs)
-            else:
-                done = stage.body([chunk], **{argument: [payload] for argument, payload in inputs.items()})
-                self.results[stage.name] = done.per_chunk[0]
-
-    def frames(self, settled: str = "settle") -> Frames:
-        """All frames of the clip."""
-        inverter, payload = self.inverter, self.results[settled]
-        every = np.arange(len(np.asarray(payload["cam2world"])))
-        cam2world = rows(payload["cam2world"], every, inverter)
-        return Frames(
-            frame_images(self.results["prep"], every, inverter),
-            rows(self.results["track"]["landmarks"], every, inverter),
-            frame_latents(payload, every, inverter),
-            Camera(cam2world, pinhole_intrinsics(EG3D_FOCAL).repeat(len(every), 1, 1)),
-        )
-
-    def looked_at(self, count: int) -> tuple[list[int], list[tuple[int, int]]]:
-        """Consecutive frames, then those of the pairs; and the pairs."""
-        cam2world = np.asarray(self.results["settle"]["cam2world"])
-        total = len(cam2world)
-        yaw = camera_angles(cam2world)[:, 0]
-        left, right = int(yaw.argmin()), int(yaw.argmax())
-        pairs = [(left, right), (right, left), (total // 5, 4 * total // 5), (4 * total // 5, total // 5)]
-        block = list(range(total // 3, min(total // 3 + count, total)))
-        return block + sorted({k for pair in pairs for k in pair} - set(block)), pairs
-
-    def refined(self, mode: RefineMode, chosen: list[int], files: MetricFiles) -> Found:
-        """The frames looked at, refined."""
-        began = time.process_time()
-        if mode == "clip":
-            self.run(self.job_of(RefineOptions("clip", metrics=files)), "portrait")
-            spent = time.process_time() - began
-            payload = self.results["refined"]
-            tuned = self.inverter.with_weights(safetensors.torch.load(bytes(payload["generator"])))
-            return Found(tuned, self.frames("refined")[chosen], spent)
-        frames = self.frames()[chosen]
-        if mode == "none":
-            return Found(self.inverter, frames, 0.0)
-        found = adjusted(self.inverter, frames, load_objective(files), mode)
-        return Found(self.inverter, found, (time.process_time() - began) / len(chosen))
+def refined(clip: ClipFrames, mode: RefineMode, chosen: list[int], files: MetricFiles) -> Found:
+    """The frames looked at, refined."""
+    began = time.process_time()
+    if mode == "clip":
+        payload = clip.refine(RefineOptions("clip", metrics=files))
+        spent = time.process_time() - began
+        tuned = clip.inverter.with_weights(safetensors.torch.load(bytes(payload["generator"])))
+        return Found(tuned, clip.frames("refined")[chosen], spent)
+    frames = clip.frames()[chosen]
+    if mode == "none":
+        return Found(clip.inverter, frames, 0.0)
+    found = adjusted(clip.inverter, frames, load_objective(files), mode)
+    return Found(clip.inverter, found, (time.process_time() - began) / len(chosen))
 
 
 def adjusted(inverter: Inverter, frames: Frames, objective: Objective, mode: RefineMode) -> Frames:

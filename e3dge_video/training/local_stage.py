@@ -138,27 +138,40 @@ class LocalStage:
         image = generator.upsample(rendered, inverted.latents)
         return image, rendered.rgb, detail.aligned_residual, coarse
 
+    @torch.no_grad()
+    def pictures(self, pair: ViewPairs, branch: LocalBranch | None) -> list[tuple[str, Tensor, Tensor, Tensor]]:
+        """One pair from its own cameras and from each other's: "source" or "novel", picture, truth, the head's opacity.
+
+        Args:
+            branch: Local detail; None: the global reconstruction.
+        """
+        inverted, made = self._invert(pair), []
+        for name, order in (("source", [0, 1]), ("novel", [1, 0])):
+            camera = pair.camera[torch.tensor(order)]
+            if branch is None:
+                rendered = self.model.generator.render(inverted.planes, camera)
+                image = self.model.generator.upsample(rendered, inverted.latents)
+            else:
+                image, _, _, _ = self._draw(branch, inverted, camera)
+            made.append((name, image, pair.truth[0][order], pair.alpha[0][order]))
+        return made
+
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:
         branch = modules["local"]
         assert isinstance(branch, LocalBranch)
         figures: dict[str, list[float]] = {}
         rows: list[NDArray[np.uint8]] = []
         for k in range(self.config.evaluate_heads):
-            one = self.pairs.held_out(k)
-            inverted, truth = self._invert(one), one.truth[0]
-            columns = [one.image[0, :1]]
-            for name, order in (("source", [0, 1]), ("novel", [1, 0])):
-                image, _, _, coarse = self._draw(branch, inverted, one.camera[torch.tensor(order)])
-                plain = self.model.generator.upsample(coarse, inverted.latents)
-                # The truth stands on black; outside the head nothing is judged.
-                wanted = truth[order]
-                head = (wanted > -0.98).any(dim=1, keepdim=True)
-                for kind, made in (("global", plain), ("local", image)):
-                    error = ((made - wanted).abs() * head).sum() / (3 * head.sum())
-                    figures.setdefault(f"{kind}_{name}", []).append(float(error))
-                columns += [wanted[:1], plain[:1], image[:1]]
+            pair = self.pairs.held_out(k)
+            columns = [pair.image[0, 0]]
+            for kind in ("global", "local"):
+                for view, image, truth, alpha in self.pictures(pair, None if kind == "global" else branch):
+                    head = alpha > 0.5
+                    error = ((image - truth).abs() * head).sum() / (3 * head.sum())
+                    figures.setdefault(f"{kind}_{view}", []).append(float(error))
+                    columns += [truth[0], image[0]] if kind == "global" else [image[0]]
             if k < 8:
-                rows.append(np.concatenate([to_array(column[0]) for column in columns], axis=1))
+                rows.append(np.concatenate([to_array(column) for column in columns], axis=1))
         return {name: float(np.mean(values)) for name, values in figures.items()}, np.concatenate(rows, axis=0)
 
 

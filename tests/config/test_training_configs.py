@@ -10,13 +10,16 @@ from e3dge_video.config.load import config_root, from_mapping, read_values, to_m
 from e3dge_video.training.pack import PackRun
 from e3dge_video.training.runs import (
     AttributeRun,
+    BlendRun,
     GeneratorRun,
     GlobalRun,
     LandmarkRun,
+    LocalRun,
     MatteRun,
     PoseRun,
 )
 from e3dge_video.training.taught_runs import TaughtGlobalRun, TaughtPackRun, TaughtPoseRun
+from e3dge_video.training.toon import ToonRun
 from e3dge_video.weights.public_files import public_files
 
 #: What the name of a file ends in → the run on rendered heads, the run on a model's own heads.
@@ -32,9 +35,12 @@ SCHEMAS = {
     "folds": (GeneratorRun, None),
     "render": (GeneratorRun, None),
     "mapping": (GeneratorRun, None),
+    "align": (None, LocalRun),
+    "blend": (None, BlendRun),
+    "toon": (None, ToonRun),
 }
 FILES = sorted((config_root() / "training").glob("*.yaml"))
-PAPER = [path for path in FILES if not path.stem.startswith(("starter", "attributes"))]
+PAPER = [path for path in FILES if not path.stem.startswith(("starter", "attributes", "toon"))]
 
 
 def options(path: Path) -> object:
