@@ -53,7 +53,7 @@ def cartoon(spec: HeadSpec) -> HeadSpec:
     return replace(
         spec,
         phenotype=replace(spec.phenotype, targets=targets.astype(np.float32)),
-        # The light of a drawing is plain, but wrinkles are lines, and lines are what it is made of.
+        # Skin is plain, but wrinkles are lines, and lines are what is drawn; curls lie flat (wave below 0).
         skin=replace(skin, mottling=0.0, gloss=0.0, age_spots=0.0, dark_circles=0.0, wrinkles=0.6 * skin.wrinkles),
         eyes=replace(spec.eyes, redness=0.0, lashes=0.25 + 0.75 * feminine),
         brows=replace(brows, density=1.0, thickness=0.35 + 0.65 * brows.thickness),
