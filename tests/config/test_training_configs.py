@@ -37,7 +37,7 @@ SCHEMAS = {
     "mapping": (GeneratorRun, None),
     "align": (None, LocalRun),
     "blend": (None, BlendRun),
-    "toon": (None, ToonRun),
+    "toon": (ToonRun, None),
 }
 FILES = sorted((config_root() / "training").glob("*.yaml"))
 PAPER = [path for path in FILES if not path.stem.startswith(("starter", "attributes", "toon"))]
