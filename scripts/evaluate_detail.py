@@ -189,7 +189,7 @@ def pair(
     model: Inverter, a: Frames, b: Frames, lifts: Mapping[str, ResidualLift]
 ) -> tuple[dict[str, dict[str, float]], list[NDArray[np.uint8]]]:
     """Figures of one pair, and pictures: A, the global reconstruction as B, each lift, B."""
-    inversion = model.invert(a.image, a.landmarks, a.latents, a.camera)
+    inversion = model.invert(a.image, a.camera, landmarks=a.landmarks, latents=a.latents)
     edited = model.edit(inversion, b.latents)
     target = model.layer(edited.planes, edited.latents, b.camera)
     foreground, face = model.foreground(b.image, b.landmarks), face_region(b.landmarks, b.image.shape[-1])

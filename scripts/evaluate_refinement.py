@@ -176,7 +176,7 @@ class Judge:
         return figures, np.stack([part[1] for part in parts])
 
     def _frame(self, inverter: Inverter, frame: Frames) -> tuple[dict[str, float], NDArray[np.uint8]]:
-        inversion = inverter.invert(frame.image, frame.landmarks, frame.latents, frame.camera)
+        inversion = inverter.invert(frame.image, frame.camera, landmarks=frame.landmarks, latents=frame.latents)
         face = face_region(frame.landmarks, frame.image.shape[-1])
         coarse = shown(inversion.coarse)
         final = inverter.synthesize(inversion, inversion.camera).image
@@ -199,7 +199,7 @@ class Judge:
         return figures, np.concatenate([to_array(picture)[0] for picture in pictures], axis=1)
 
     def _pair(self, inverter: Inverter, a: Frames, b: Frames) -> dict[str, float]:
-        inversion = inverter.invert(a.image, a.landmarks, a.latents, a.camera)
+        inversion = inverter.invert(a.image, a.camera, landmarks=a.landmarks, latents=a.latents)
         face = face_region(b.landmarks, b.image.shape[-1])
         same = inverter.synthesize(inversion, b.camera).image
         moved = inverter.synthesize(inversion, b.camera, inverter.edit(inversion, b.latents)).image

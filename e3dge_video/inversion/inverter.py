@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.geometry.projection import unproject
+from e3dge_video.geometry.projection import project, unproject
 from e3dge_video.inversion.detail import (
     SourceDetail,
     View,
@@ -173,25 +173,48 @@ class Inverter(nn.Module):
         changed._modules = {**self._modules, "generator": generator}
         return changed
 
-    def observe(self, image: Tensor, landmarks: Tensor) -> Observation:
+    def observe(self, image: Tensor, landmarks: Tensor | None = None) -> Observation:
         """Run the encoders.
 
         Args:
             image: Face crops in [-1, 1]. [B, 3, S, S]
-            landmarks: 68 points in crop coordinates 0..1. [B, 68, 2]
+            landmarks: 68 points in crop coordinates 0..1; None: where the model itself puts them. [B, 68, 2]
         """
+        landmarks = self.own_landmarks(image) if landmarks is None else landmarks
         output = self.encoder(image, landmarks)  # w = E0(I)
         return Observation(output.latents, self.pose_encoder(output.features))  # ξ = E_ξ(I)
 
-    def invert(self, image: Tensor, landmarks: Tensor, latents: Tensor, camera: Camera) -> Inversion:
-        """Reconstruct globally and lift what is missing.
+    def own_landmarks(self, image: Tensor) -> Tensor:
+        """68 points of face crops [B, 3, S, S] as the predicted head has them. [B, 68, 2] in crop coordinates 0..1
+
+        The encoder's close-ups need points to begin with: those of the mean head, seen from the front.
+        """
+        count = len(image)
+        front = self.generator.frontal_camera().to(image.device)
+        mean = project(self.face_points.mean_points[None].to(image), front)[0].expand(count, -1, -1)
+        seen = self.observe(image, mean)
+        return project(self.face_points(seen.latents), seen.camera)[0]
+
+    def invert(
+        self,
+        image: Tensor,
+        camera: Camera | None = None,
+        *,
+        landmarks: Tensor | None = None,
+        latents: Tensor | None = None,
+    ) -> Inversion:
+        """Reconstruct pictures and lift what is missing. One pass of the backbone, however many views will be drawn.
 
         Args:
             image: Face crops in [-1, 1]. [B, 3, S, S], S the inverter's resolution
-            landmarks: 68 points in crop coordinates 0..1. [B, 68, 2]
-            latents: W+ codes, from `observe`, settled over time for video. [B, L, W]
-            camera: Camera of each crop.
+            camera: Camera of each crop; None: E_ξ's.
+            landmarks: 68 points in crop coordinates 0..1; None: the model's own, see `own_landmarks`. [B, 68, 2]
+            latents: W+ codes, for video those of `observe` settled over time; None: E0's. [B, L, W]
         """
+        landmarks = self.own_landmarks(image) if landmarks is None else landmarks
+        if camera is None or latents is None:
+            seen = self.observe(image, landmarks)
+            camera, latents = camera or seen.camera, seen.latents if latents is None else latents
         planes = self.generator.planes(latents)
         rendered = self.generator.render(planes, camera, resolution=self.neural_resolution)  # Î0 = G0(w, ξ)
         coarse, foreground = self._finished(rendered, latents, self.generator), self.foreground(image, landmarks)

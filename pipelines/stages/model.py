@@ -82,7 +82,7 @@ class Portrait:
         camera = Camera(cam2world, pinhole_intrinsics(EG3D_FOCAL).to(cam2world).repeat(len(part), 1, 1))
         times = [float(time) for time in np.asarray(track["time_s"])[part]]
 
-        inversion = inverter.invert(image, rows(track["landmarks"], part, inverter), latents, camera)
+        inversion = inverter.invert(image, camera, landmarks=rows(track["landmarks"], part, inverter), latents=latents)
         edited = self._edited(inverter, inversion, times)
         results = _coarse(inversion, image)
         for number, view in enumerate(self.views):

@@ -40,7 +40,7 @@ def test_an_inverter_inverts_edits_and_renders(folder: Path, config: GeneratorCo
 
     front = inverter.generator.frontal_camera()
     camera = Camera(front.cam2world.expand(2, -1, -1), front.intrinsics.expand(2, -1, -1))
-    inversion = inverter.invert(image, landmarks, latents, camera)
+    inversion = inverter.invert(image, camera, landmarks=landmarks, latents=latents)
     aside = replace(camera, cam2world=camera.cam2world.clone())
     aside.cam2world[:, 0, 3] += 0.05 * camera.position.norm(dim=-1)
     seen = inverter.synthesize(inversion, camera)
@@ -49,6 +49,22 @@ def test_an_inverter_inverts_edits_and_renders(folder: Path, config: GeneratorCo
         assert picture.image.shape == (2, 3, side, side) and picture.depth.shape == picture.alpha.shape
         assert all(bool(values.isfinite().all()) for values in vars(picture).values())
         assert float((picture.image - seen.image).abs().max()) > 1e-3
+
+
+@torch.no_grad()
+def test_a_picture_alone_will_do(folder: Path, config: GeneratorConfig) -> None:
+    """Camera, code and landmarks are the model's own where none are given; what is given is used."""
+    inverter = e3dge_video.load_inverter(str(folder))
+    side = config.image_resolution
+    image = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    landmarks = inverter.own_landmarks(image)
+    assert landmarks.shape == (2, 68, 2) and bool(landmarks.isfinite().all())
+    inversion, seen = inverter.invert(image), inverter.observe(image, landmarks)
+    assert torch.equal(inversion.latents, seen.latents)
+    assert torch.equal(inversion.camera.cam2world, seen.camera.cam2world)
+    front = inverter.generator.frontal_camera()
+    given = inverter.invert(image, Camera(front.cam2world.expand(2, -1, -1), front.intrinsics.expand(2, -1, -1)))
+    assert torch.equal(given.latents, seen.latents) and not torch.equal(given.coarse.color, inversion.coarse.color)
 
 
 def test_the_settler_reads_codes(folder: Path, config: GeneratorConfig) -> None:

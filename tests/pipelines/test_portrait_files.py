@@ -143,7 +143,7 @@ def test_portrait_arrays_are_enough_to_render_again(made: Made) -> None:
         camera = Camera.from_eg3d(label)
         torch.testing.assert_close(camera.cam2world, torch.tensor(arrays["cam2world"][part]), atol=0, rtol=0)
         image = to_tensor(np.asarray(made.by_hand["prep"]["crops"])[part])
-        inversion = inverter.invert(image, torch.tensor(arrays["landmarks"][part]), latents, camera)
+        inversion = inverter.invert(image, camera, landmarks=torch.tensor(arrays["landmarks"][part]), latents=latents)
         edited = inverter.edit(inversion, latents + inverter.directions["age"])
         picture = inverter.synthesize(inversion, camera, edited).image
     expected = np.asarray(made.by_hand["portrait"]["rgb_0"])[part].astype(float)
