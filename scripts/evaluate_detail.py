@@ -1,7 +1,7 @@
 """What local detail is worth: the paper's Table 3 on rendered heads, and frame A drawn as frame B of real clips.
 
     python scripts/evaluate_detail.py heads --data data/heads --runs local=runs/local hybrid=runs/align --out detail
-    python scripts/evaluate_detail.py clips talk.mp4 other.mp4 --blend runs/blend --out detail
+    python scripts/evaluate_detail.py clips talk.mp4 other.mp4 --blend runs/blend --local runs/align --out detail
 
 `heads`: held-out heads with detail that no code holds (patterns, patches, recoloured hair and clothes), two views each,
 inverted from a disturbed picture. A row for the global reconstruction and one for every run of `train local|align`; for
@@ -9,8 +9,9 @@ source and novel view each MAE (range 2) on the head, SSIM, LPIPS and identity. 
 `features` (our structural features, lower is better) and `E0` (cosine of E0's codes less their mean) stand in.
 
 `clips`: frame A inverted, drawn with the camera and the expression of frame B, more than `--degrees` apart in yaw; MAE
-and SSIM where B shows the head and where it shows the face, of A itself, the global reconstruction, the plain lift, and
-the lift with its learned blend. `hidden` is the MAE where A does not show what B shows. OUT_CLIP.png has the pictures.
+and SSIM where B shows the head and where it shows the face, of A itself, the global reconstruction, the plain lift, the
+lift with its learned blend, and both on top of E1. `hidden` is the MAE where A does not show what B shows. OUT_CLIP.png
+has the pictures: A, each of them, B.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ from e3dge_video.training.local_stage import LocalStage, LocalStageConfig
 from e3dge_video.training.losses import structural_distance
 from e3dge_video.training.runs import averaged, run_config
 from e3dge_video.training.view_pairs import HeadViewPairs, PairConfig
+from e3dge_video.weights.bundle import read_spec
+from e3dge_video.weights.catalog import find_bundle
 
 log = logging.getLogger("evaluate_detail")
 
@@ -59,7 +62,8 @@ def main() -> None:
     heads.add_argument("--runs", nargs="*", default=[], metavar="NAME=FOLDER")
     heads.add_argument("--count", type=int, default=64)
     clips.add_argument("clips", type=Path, nargs="+")
-    clips.add_argument("--blend", type=Path, help="run of `train blend`; None: that of the model")
+    clips.add_argument("--blend", type=Path, help="run of `train blend`; None: the model's own")
+    clips.add_argument("--local", type=Path, help="run of `train align`; None: the model's own")
     clips.add_argument("--seconds", type=Fraction, default=Fraction(8))
     clips.add_argument("--degrees", type=float, default=12)
     clips.add_argument("--pairs", type=int, default=12)
@@ -156,9 +160,7 @@ def crossed(arguments: argparse.Namespace) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for path in arguments.clips:
         clip = ClipFrames(path, arguments.model, arguments.seconds, arguments.threads)
-        model, frames = clip.inverter, clip.frames()
-        blender = model.blender if arguments.blend is None else blender_of(arguments.blend)
-        lifts = {"plain lift": ResidualLift(), "blend": ResidualLift(blender=blender)}
+        frames, inverters = clip.frames(), variants(arguments.model, arguments.local, arguments.blend)
         found = far_pairs(clip.yaw, np.radians(arguments.degrees), arguments.pairs)
         if not found:
             log.info("%s: no two frames are %g° apart", path.stem, arguments.degrees)
@@ -166,7 +168,7 @@ def crossed(arguments: argparse.Namespace) -> dict[str, Any]:
         figures: dict[str, dict[str, list[float]]] = {}
         shown = []
         for a, b in found:
-            one, pictures = pair(model, frames[[a]], frames[[b]], lifts)
+            one, pictures = pair(inverters, frames[[a]], frames[[b]])
             for name, values in one.items():
                 for metric, value in values.items():
                     figures.setdefault(name, {}).setdefault(metric, []).append(value)
@@ -185,18 +187,43 @@ def far_pairs(yaw: NDArray[np.floating], apart: float, count: int) -> list[tuple
     return [pairs[k] for k in np.unique(np.linspace(0, len(pairs) - 1, count).astype(int))] if pairs else []
 
 
+def variants(name: str, local: Path | None, blend: Path | None) -> dict[str, Inverter]:
+    """The model with and without E1 and the learned blend."""
+    made = {}
+    for e1 in (False, True):
+        for learned in (False, True):
+            model = load_inverter(name, local=local is None and has_local(name))
+            if local is not None:
+                model.local = branch_of(local, model)
+            blender = model.blender if blend is None else blender_of(blend)
+            if (e1 and model.local is None) or (learned and blender is None):
+                continue
+            model.local = model.local if e1 else None
+            model.lift = ResidualLift(blender=blender if learned else None)
+            made[("E1, " if e1 else "") + ("blend" if learned else "plain lift")] = model
+    return made
+
+
+def has_local(name: str) -> bool:
+    """Whether a model has a local branch of its own."""
+    return read_spec(find_bundle(name)).local is not None
+
+
 def pair(
-    model: Inverter, a: Frames, b: Frames, lifts: Mapping[str, ResidualLift]
+    inverters: Mapping[str, Inverter], a: Frames, b: Frames
 ) -> tuple[dict[str, dict[str, float]], list[NDArray[np.uint8]]]:
-    """Figures of one pair, and pictures: A, the global reconstruction as B, each lift, B."""
-    inversion = model.invert(a.image, a.camera, landmarks=a.landmarks, latents=a.latents)
-    edited = model.edit(inversion, b.latents)
-    target = model.layer(edited.planes, edited.latents, b.camera)
-    foreground, face = model.foreground(b.image, b.landmarks), face_region(b.landmarks, b.image.shape[-1])
-    images = {"A itself": a.image, "global": 2 * (target.color + (1 - target.alpha) * (b.image + 1) / 2) - 1}
-    for name, lift in lifts.items():
-        images[name], _ = lift.render(inversion.lifted, target, b.camera, edited.change)
-    reading = ResidualLift().read(inversion.lifted, target, b.camera, edited.change)
+    """Figures of one pair, and pictures: A, the global reconstruction as B, each variant, B."""
+    plain = inverters["plain lift"]
+    images = {"A itself": a.image}
+    for name, model in inverters.items():
+        inversion = model.invert(a.image, a.camera, landmarks=a.landmarks, latents=a.latents)
+        edited = model.edit(inversion, b.latents)
+        if model is plain:
+            target = model.layer(edited.planes, edited.latents, b.camera)
+            images["global"] = 2 * (target.color + (1 - target.alpha) * (b.image + 1) / 2) - 1
+            reading = model.lift.read(inversion.lifted, target, b.camera, edited.change)
+        images[name] = model.synthesize(inversion, b.camera, edited).image
+    foreground, face = plain.foreground(b.image, b.landmarks), face_region(b.landmarks, b.image.shape[-1])
     head = ((foreground > 0.5) & (target.alpha > 0.5)).float()
     hidden = head * (reading.weight < 0.3)
     figures = {}

@@ -63,10 +63,12 @@ def load_generator(name: str) -> Generator:
     return generator_of(read_bundle(find_bundle(name)))
 
 
-def load_inverter(name: str = "starter", *, device: str = "cpu", toon: float = 0.0) -> Inverter:
+def load_inverter(name: str = "starter", *, device: str = "cpu", toon: float = 0.0, local: bool = False) -> Inverter:
     """The whole model of a bundle given by name or folder, in evaluation mode.
 
     Args:
+        local: Let E1 modulate the features of G, as in the paper, beneath the lift (`docs/detail.md` has what either is
+            worth on the starter).
         toon: Degree of toonification, 0..1, of what `Inverter.toonify` draws; 0 leaves the toon generator away.
 
     Raises:
@@ -76,6 +78,8 @@ def load_inverter(name: str = "starter", *, device: str = "cpu", toon: float = 0
     require_encoders(folder, read_spec(folder))
     if toon:
         require_toon(folder, read_spec(folder))
+    if local and read_spec(folder).local is None:
+        raise ModelError(f"{folder}: the model has no local branch (E1); train one with `e3dge-video train align`")
     bundle = read_bundle(folder)
     spec, generator = bundle.spec, generator_of(bundle)
     assert spec.encoder is not None and spec.matte is not None
@@ -95,7 +99,7 @@ def load_inverter(name: str = "starter", *, device: str = "cpu", toon: float = 0
         expression=_tensors(bundle, EDITS_FILE)[EXPRESSION_KEY],
         neural_resolution=spec.neural_resolution,
         resolution=spec.resolution,
-        local=local_of(bundle, generator),
+        local=local_of(bundle, generator) if local else None,
         blender=blender_of(bundle),
         toon=ToonGenerator(generator, toon_tensors(bundle, generator), toon) if toon else None,
     )
