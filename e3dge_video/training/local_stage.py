@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.detail import SourceDetail, View, detail_toward, encode_source
-from e3dge_video.inversion.inverter import Observation
+from e3dge_video.inversion.portrait import Observation
 from e3dge_video.io.images import to_array
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.generators.base import Generator, Planes, RenderOutput

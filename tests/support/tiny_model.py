@@ -7,7 +7,13 @@ from pathlib import Path
 import torch
 
 from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
-from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig, PSPConfig, StyleHeadConfig
+from e3dge_video.config.encoders import (
+    GlobalEncoderConfig,
+    LocalBranchConfig,
+    MatteConfig,
+    PSPConfig,
+    StyleHeadConfig,
+)
 from e3dge_video.config.generators import (
     BackboneConfig,
     DecoderConfig,
@@ -55,6 +61,11 @@ PSP = PSPConfig(
     stages=((8, 1), (8, 1), (16, 1), (16, 1)),
     heads=(StyleHeadConfig(2, 32), StyleHeadConfig(2, 64), StyleHeadConfig(2, 128)),
 )
+#: A small local branch.
+BRANCH = LocalBranchConfig(
+    stem_width=4, base_width=8, channels=16, stacks=1, depth=1, aligner_widths=(4, 4, 8, 8), film_head="deep",
+    film_width=16, coordinate_scale=2.5,
+)  # fmt: skip
 MATTE = MatteConfig(input_size=32, widths=(4, 8))
 #: As many rows of W+ as the tiny EG3D.
 STYLESDF = StyleSDFConfig(
