@@ -16,12 +16,13 @@ from __future__ import annotations
 import hashlib
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import e3dge_video
-from e3dge_video.errors import ConfigError, InputError
+from e3dge_video.errors import ConfigError, InputError, ModelError
 from e3dge_video.geometry.views import View
 from e3dge_video.io.index import FrameIndex
+from e3dge_video.models.build import orbit_of
 from e3dge_video.pipelines.core.spec import (
     DEFAULT_CHUNK_FRAMES,
     BarrierStage,
@@ -36,11 +37,13 @@ from e3dge_video.pipelines.output import OutputFolder
 from e3dge_video.pipelines.refinement import refinement_stages
 from e3dge_video.pipelines.stages.assemble import Assemble
 from e3dge_video.pipelines.stages.clip import CHUNK_GRID, ClipParams, Indexes, Readers
+from e3dge_video.pipelines.stages.depth import depth_code_of
 from e3dge_video.pipelines.stages.encode import Encode
 from e3dge_video.pipelines.stages.model import Observe, Portrait
 from e3dge_video.pipelines.stages.prep import Prep
 from e3dge_video.pipelines.stages.scan import Scan, SetupScan
 from e3dge_video.pipelines.stages.settle import Settle
+from e3dge_video.pipelines.stages.settle_codes import SettleCodes
 from e3dge_video.pipelines.stages.setup import SetupModel
 from e3dge_video.pipelines.stages.track import FollowPerson
 from e3dge_video.weights.bundle import BundleSpec, sha256
@@ -148,7 +151,7 @@ def _stages(
     model: SetupModel,
     views: tuple[View, ...],
 ) -> tuple[MapStage | BarrierStage, ...]:
-    size, saved = spec.resolution, len(options.views)
+    size, saved, depth = spec.resolution, len(options.views), depth_code_of(spec.backbone)
     origin = index.time(clip.first)
     times = tuple(float(index.time(k) - origin) for k in range(clip.first, clip.first + clip.frames))
     start = None if options.start_s is None else origin
@@ -163,7 +166,11 @@ def _stages(
             persist=True,
             bytes_per_frame=20_000,
         ),
-        BarrierStage("track", FollowPerson(clip.video, times, options.person, options.smooth_s), {"scan": "scan"}),
+        BarrierStage(
+            "track",
+            FollowPerson(clip.video, times, options.person, options.smooth_s, _crop(options.model, spec)),
+            {"scan": "scan"},
+        ),
         MapStage("prep", "prep", Prep(size), {"track": "track"}, bytes_per_frame=3 * size * size),
         MapStage(
             "observe",
@@ -173,23 +180,19 @@ def _stages(
             persist=True,
             bytes_per_frame=4 * math.prod(spec.generator.latent_shape) + 64,
         ),
-        BarrierStage(
-            "settle",
-            Settle(options.model, model.files, options.smooth_s),
-            {"observed": "observe", "track": "track"},
-        ),
+        BarrierStage("settle", _settle(options, spec, model), {"observed": "observe", "track": "track"}),
         *refinement,
         MapStage(
             "portrait",
             "portrait",
-            Portrait(model, options.edits, options.orthogonal, views, options.no_face),
+            Portrait(model, options.edits, options.orthogonal, views, options.no_face, depth),
             {"crops": "prep", "track": "track", "settled": settled},
             bytes_per_frame=size * size * (3 + 5 * len(views)),
         ),
         MapStage(
             "encode",
             "encode",
-            Encode(saved, captions(options, views[1])),
+            Encode(saved, captions(options, views[1]), depth),
             {"pictures": "portrait", "crops": "prep"},
             persist=True,
             bytes_per_frame=30_000,
@@ -207,6 +210,27 @@ def _stages(
             ),
             {"encoded": "encode", "track": "track", "settled": settled},
         ),
+    )
+
+
+def _settle(options: PortraitOptions, spec: BundleSpec, model: SetupModel) -> Settle | SettleCodes:
+    """How codes and cameras settle: by the model's 3D landmarks and basis of expression, if it has them."""
+    if spec.encoder is None:
+        return SettleCodes(options.smooth_s, orbit_of(spec.generator).pivot)
+    return Settle(options.model, model.files, options.smooth_s)
+
+
+def _crop(folder: Path, spec: BundleSpec) -> Literal["eg3d", "ffhq"]:
+    """The model's own crop.
+
+    Raises:
+        ModelError: Not one that is made from a human face.
+    """
+    if spec.crop == "eg3d" or spec.crop == "ffhq":
+        return spec.crop  # type: ignore[return-value]
+    raise ModelError(
+        f"{folder}: the pictures of the model {spec.name} are cropped as {spec.crop}; videos need one of human faces, "
+        "cropped as eg3d or ffhq"
     )
 
 

@@ -23,7 +23,7 @@ from e3dge_video.pipelines.jsonfile import write_json
 from e3dge_video.pipelines.options import PortraitOptions
 from e3dge_video.pipelines.output import MARKER
 from e3dge_video.pipelines.report_page import Curve, Plot, page
-from e3dge_video.pipelines.stages.depth import DEPTH_OFFSET, DEPTH_SCALE
+from e3dge_video.pipelines.stages.depth import depth_code_of
 from e3dge_video.weights.bundle import BundleSpec
 
 
@@ -147,17 +147,22 @@ def _crop_corners(crop: Similarity) -> NDArray[np.float64]:
 def _quality(track: Mapping[str, Any], settle: Mapping[str, Any], assembled: Mapping[str, Any]) -> dict[str, float]:
     followed = track["track"]
     run, valid = followed.run, followed.valid
-    eyes = settle["landmarks"][:, 36:42].mean(1) - settle["landmarks"][:, 42:48].mean(1)
-    eye_distance = np.linalg.norm(eyes, axis=1)[valid].mean()
-    return {
+    before = settle.get("angles_fitted", settle["angles_regressed"])
+    quality = {
         "crop_jitter_px_512_before": second_difference(_crop_corners(followed.crop), run),
         "crop_jitter_px_512_after": second_difference(_crop_corners(track["smoothed"]), run),
-        "pose_jitter_deg_before": second_difference(np.degrees(settle["angles_fitted"]), run),
+        "pose_jitter_deg_before": second_difference(np.degrees(before), run),
         "pose_jitter_deg_after": second_difference(np.degrees(settle["angles"]), run),
-        "landmark_residual_share_of_eye_distance": float(settle["residual"][valid].mean() / eye_distance),
         "global_reconstruction_mae": float(assembled["coarse_mae"][valid].mean()),
-        "share_of_head_with_own_detail": float(assembled["lifted_share"][valid].mean()),
     }
+    if "residual" in settle:  # a model with 3D landmarks
+        eyes = settle["landmarks"][:, 36:42].mean(1) - settle["landmarks"][:, 42:48].mean(1)
+        eye_distance = np.linalg.norm(eyes, axis=1)[valid].mean()
+        quality["landmark_residual_share_of_eye_distance"] = float(settle["residual"][valid].mean() / eye_distance)
+    lifted = assembled["lifted_share"][valid]
+    if not np.isnan(lifted).any():  # a model that lifts
+        quality["share_of_head_with_own_detail"] = float(lifted.mean())
+    return quality
 
 
 def _refinement(run: Run) -> dict[str, Any]:
@@ -217,20 +222,36 @@ def _versions() -> dict[str, str]:
     return own | {name: version(name) for name in names}
 
 
+_SETTLED_CODES = {
+    "anchors": "identity of each scene [A, L, W]",
+    "anchor": "which of them a frame uses [N]",
+    "expression": "coefficients in the expression basis [N, K]",
+    "offset": "with --refine pose+code only: what was added to each code [N, L, W]",
+}
+_WHOLE_CODES = {"latents": "smoothed code of each frame [N, L, W]"}
+_UNITS = {
+    "eg3d": "world unit of the model; the distance between the eyes of its mean head is about 0.168",
+    "stylesdf": "world unit of the model; its cameras stand at 1 from the middle of the head",
+}
+
+
 def _portrait_description(spec: BundleSpec, options: PortraitOptions) -> dict[str, Any]:
+    whole, depth = spec.encoder is None, depth_code_of(spec.backbone)
     return {
         "format": 1,
         "views": [view.name for view in options.views],
         "model": spec.name,
         "crop": spec.crop,
         "resolution": spec.resolution,
-        "codes": "W+ code of frame t = anchors[anchor[t]] + expression[t] @ basis, basis from the model's edits file; "
-        "plus offset[t] where there is one",
+        "codes": "W+ code of frame t = "
+        + (
+            "latents[t]"
+            if whole
+            else "anchors[anchor[t]] + expression[t] @ basis, basis from the model's edits file; "
+            "plus offset[t] where there is one"
+        ),
         "arrays": {
-            "anchors": "identity of each scene [A, L, W]",
-            "anchor": "which of them a frame uses [N]",
-            "expression": "coefficients in the expression basis [N, K]",
-            "offset": "with --refine pose+code only: what was added to each code [N, L, W]",
+            **(_WHOLE_CODES if whole else _SETTLED_CODES),
             "cam2world": "camera of each crop, OpenCV axes, world units of the model [N, 4, 4]",
             "view_cameras": "camera of rgb.mp4: cam2world 16 numbers, intrinsics 9, divided by the image size [N, 25]",
             "crop": "centre x, y in pixels of the source, log of the side in pixels, angle in radians [N, 4]",
@@ -242,9 +263,9 @@ def _portrait_description(spec: BundleSpec, options: PortraitOptions) -> dict[st
         "depth": {
             "files": "depth*.mkv: FFV1, 16-bit grey, lossless; mkv counts in milliseconds, times_s is exact",
             "meaning": "distance along the ray from the camera = code * scale + offset, world units; code 0: no head",
-            "scale": DEPTH_SCALE,
-            "offset": DEPTH_OFFSET,
-            "unit": "world unit of the model; the distance between the eyes of its mean head is about 0.168",
+            "scale": depth.scale,
+            "offset": depth.offset,
+            "unit": _UNITS.get(spec.backbone, "world unit of the model"),
         },
     }
 
@@ -256,16 +277,13 @@ def _plots(track: Mapping[str, Any], settle: Mapping[str, Any], assembled: Mappi
     def curve(name: str, values: NDArray[np.floating]) -> Curve:
         return Curve(name, np.where(gap, np.nan, np.asarray(values, np.float64)))
 
-    angles = {name: np.degrees(settle[name]) for name in ("angles_regressed", "angles_fitted", "angles")}
+    titles = {"angles_regressed": "regressed (E_ξ)", "angles_fitted": "fitted to landmarks", "angles": "used"}
+    angles = {title: np.degrees(settle[name]) for name, title in titles.items() if name in settle}
     plots = [
         Plot(
             f"{label}, degrees",
             times,
-            [
-                curve("regressed (E_ξ)", angles["angles_regressed"][:, k]),
-                curve("fitted to landmarks", angles["angles_fitted"][:, k]),
-                curve("used", angles["angles"][:, k]),
-            ],
+            [curve(title, values[:, k]) for title, values in angles.items()],
         )
         for k, label in enumerate(("Yaw", "Pitch", "Roll"))
     ]

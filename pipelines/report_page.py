@@ -106,16 +106,18 @@ def _summary(report: Mapping[str, Any]) -> str:
 
 def _figures(report: Mapping[str, Any]) -> dict[str, str]:
     quality, frames = report["quality"], report["frames"]
-    residual = 100 * quality["landmark_residual_share_of_eye_distance"]
     rows = {
         "crop jitter, px of 512, before → after smoothing": f"{quality['crop_jitter_px_512_before']:.2f} → "
         f"{quality['crop_jitter_px_512_after']:.2f}",
         "pose jitter, degrees, before → after": f"{quality['pose_jitter_deg_before']:.2f} → "
         f"{quality['pose_jitter_deg_after']:.2f}",
-        "predicted head against landmarks, % of the eye distance": f"{residual:.1f}",
         "global reconstruction, MAE on the head (range 2)": f"{quality['global_reconstruction_mae']:.3f}",
-        "share of the head with the person's own detail": f"{quality['share_of_head_with_own_detail']:.2f}",
     }
+    if "landmark_residual_share_of_eye_distance" in quality:
+        residual = 100 * quality["landmark_residual_share_of_eye_distance"]
+        rows["predicted head against landmarks, % of the eye distance"] = f"{residual:.1f}"
+    if "share_of_head_with_own_detail" in quality:
+        rows["share of the head with the person's own detail"] = f"{quality['share_of_head_with_own_detail']:.2f}"
     if (refined := report["refinement"])["mode"] != "none":
         steps = f"{refined['steps']:g} steps, {refined['seconds_per_frame']:.2f} s per frame"
         rows[f"test-time optimisation ({escape(refined['mode'])})"] = steps

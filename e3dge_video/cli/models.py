@@ -190,16 +190,21 @@ def _configuration(spec: BundleSpec) -> dict[str, str]:
     """What the networks are: titles and texts."""
     encoders = "none: the generator alone, for use from Python"
     if spec.hybrid is not None:
-        encoders = f"{spec.hybrid.describe()}; for use from Python"
+        encoders = spec.hybrid.describe()
     elif spec.psp is not None:
-        encoders = "the paper's E0 and E_ξ; for use from Python"
+        encoders = "the paper's E0 and E_ξ, taught by this generator"
     elif spec.encoder is not None:
         encoders = "E0, E_ξ, 3D landmarks, matte"
+    if spec.local is not None:
+        encoders += f"; a local branch ({spec.local.mode})"
     sizes = f"pictures {spec.resolution} px, volume rendering {spec.neural_resolution} px"
     return {
         "backbone": f"{spec.backbone}, {sizes}, crop {spec.crop}",
         **spec.generator.describe(),
         "encoders": encoders,
+        "local branch": "none of its own"
+        if spec.local is None
+        else f"{spec.local.mode}, {spec.local.channels} channels",
         "toon": "none" if spec.toon is None else f"{spec.toon.style}; licence {spec.toon.licence}",
     }
 

@@ -95,9 +95,10 @@ def _run(
     overrides: tuple[str, ...],
     *,
     taught: tuple[str, str] | None = None,
+    taught_by: Callable[[dict[str, Any]], bool] = lambda values: "model" in values,
 ) -> None:
     """Read a run's options and train; `taught` names schema and function of a run on a bundle's frozen generator, which
-    options with a `model` describe.
+    options that `taught_by` accepts describe.
     """
     from e3dge_video.config.load import bundled_config, from_mapping, read_values
     from e3dge_video.training import runs, taught_runs
@@ -105,13 +106,26 @@ def _run(
     path = config if config.exists() else bundled_config(str(config))
     values = read_values(path, overrides)
     module: Any = runs
-    if taught is not None and "model" in values:
+    if taught is not None and taught_by(values):
         module, (schema, function) = taught_runs, taught
     run: Any = from_mapping(getattr(module, schema), values, source=str(path))
     train: Callable[[Any, Path], dict[str, float]] = getattr(module, function)
     figures = train(run, out)
     for name, value in figures.items():
         click.echo(f"{name:<24} {value:.4f}")
+
+
+def _run_local(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
+    """Train the local branch: of a model with the paper's encoders on its own heads, else on rendered ones."""
+    from e3dge_video.weights.bundle import read_spec
+    from e3dge_video.weights.catalog import find_bundle
+
+    def papers(values: dict[str, Any]) -> bool:
+        spec = read_spec(find_bundle(str(values.get("model", "starter"))))
+        return spec.psp is not None or spec.hybrid is not None
+
+    taught = "TaughtLocalRun", "train_taught_local"
+    _run("LocalRun", "train_local", config, out, overrides, taught=taught, taught_by=papers)
 
 
 @train_group.command("generator")
@@ -158,8 +172,10 @@ def pose(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
 @_OUT
 @_OVERRIDES
 def local(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
-    """Train E1 and its way into the generator's features on the source view (§4.2)."""
-    _run("LocalRun", "train_local", config, out, overrides)
+    """Train E1 and its way into the generator's features on the source view (§4.2): on rendered heads or, given a
+    `model` with the paper's encoders, on those of its generator.
+    """
+    _run_local(config, out, overrides)
 
 
 @train_group.command("align")
@@ -167,8 +183,11 @@ def local(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
 @_OUT
 @_OVERRIDES
 def align(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
-    """Train E_ADA and the fusion with E1 on two views, so that detail holds from elsewhere (§4.3)."""
-    _run("LocalRun", "train_local", config, out, overrides)
+    """Train E_ADA and the fusion with E1 on two views, so that detail holds from elsewhere (§4.3).
+
+    The heads are those of `train local`.
+    """
+    _run_local(config, out, overrides)
 
 
 @train_group.command("blend")
@@ -218,8 +237,8 @@ def toon(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
 @_OUT
 @_OVERRIDES
 def pack(config: Path, out: Path, overrides: tuple[str, ...]) -> None:
-    """Find the editing directions and put trained parts together into a model bundle at OUT. Given a `model`: put E0
-    and E_ξ into the bundle of the generator that taught them.
+    """Find the editing directions and put trained parts together into a model bundle at OUT. Given a `model`: put E0,
+    E_ξ and the local branch into the bundle of the generator that taught them.
     """
     from e3dge_video.config.load import bundled_config, from_mapping, read_values
     from e3dge_video.training.pack import PackRun

@@ -102,6 +102,8 @@ class HybridEncodersConfig:
     local: Literal["none", "aligned", "hybrid"] = "hybrid"
     stem_norm: Literal["instance", "batch"] = "instance"  # of E1's stems
     film_head: Literal["residual", "linear"] = "residual"
+    #: Width and number of blocks of each stage of E0's body.
+    stages: tuple[tuple[int, int], ...] = ((64, 3), (128, 4), (256, 14), (512, 3))
 
     def branch(self) -> LocalBranchConfig | None:
         """Sizes of the local branch, if there is one."""

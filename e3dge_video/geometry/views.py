@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from e3dge_video.errors import ConfigError, InputError
-from e3dge_video.geometry.cameras import Camera
+from e3dge_video.geometry.cameras import EG3D_FOCAL, EG3D_PIVOT, EG3D_RADIUS, Camera
 
 ViewKind = Literal["input", "frontal", "offset", "orbit", "ellipse", "path"]
 
@@ -25,6 +25,25 @@ _MAX_YAW_DEG, _MAX_PITCH_DEG = 60.0, 35.0
 _ORBIT_YAW_DEG, _ORBIT_S = 20.0, 4.0
 #: The paper's trajectory (§7.2): an ellipse of ±0.45 rad of yaw and ±0.225 rad of pitch in 250 frames.
 _ELLIPSE_YAW, _ELLIPSE_PITCH, _ELLIPSE_S = 0.45, 0.225, 10.0
+
+
+@dataclass(frozen=True)
+class Orbit:
+    """The sphere that a model's cameras stand on. The defaults are the starter's.
+
+    Attributes:
+        radius: Distance from the pivot, world units.
+        pivot: Point looked at, world units.
+        focal: Focal length divided by the image size.
+    """
+
+    radius: float = EG3D_RADIUS
+    pivot: tuple[float, float, float] = EG3D_PIVOT
+    focal: float = EG3D_FOCAL
+
+    def camera(self, pose: Tensor) -> Camera:
+        """Cameras from yaw, pitch, roll and shift, as `Camera.from_pose` means them. [B, 6]"""
+        return Camera.from_pose(pose, radius=self.radius, pivot=self.pivot, focal=self.focal)
 
 
 @dataclass(frozen=True)
@@ -100,25 +119,27 @@ def _pose(value: object) -> tuple[float, ...]:
     return tuple(numbers.tolist())
 
 
-def view_cameras(view: View, source: Camera, times_s: Tensor) -> Camera:
+def view_cameras(view: View, source: Camera, times_s: Tensor, orbit: Orbit | None = None) -> Camera:
     """Cameras of a view.
 
     Args:
         view: Which one.
         source: Cameras of the pictures. B of them
         times_s: Time of each picture from the clip's start, seconds. [B]
+        orbit: The sphere that the model's cameras stand on; None: the starter's.
     """
+    orbit = orbit or Orbit()
     if view.kind == "input":
         return source
     if view.kind == "path":
         return _along(view, source, times_s)
-    pose = source.pose()
+    pose = source.pose(radius=orbit.radius, pivot=orbit.pivot)
     zero = torch.zeros_like(times_s)
     if view.kind in ("frontal", "ellipse"):
         phase = 2 * math.pi * times_s / _ELLIPSE_S
         swing = 0.0 if view.kind == "frontal" else 1.0
         yaw, pitch = swing * _ELLIPSE_YAW * phase.cos(), swing * _ELLIPSE_PITCH * phase.sin()
-        return Camera.from_pose(torch.stack([yaw, pitch, zero, zero, zero, zero], dim=1))
+        return orbit.camera(torch.stack([yaw, pitch, zero, zero, zero, zero], dim=1))
     if view.kind == "orbit":
         yaw = math.radians(_ORBIT_YAW_DEG) * (2 * math.pi * times_s / _ORBIT_S).sin()
         pitch = zero
@@ -128,7 +149,7 @@ def view_cameras(view: View, source: Camera, times_s: Tensor) -> Camera:
     # A source beyond the limits may stay where it is, but not be turned further.
     lowest, highest = torch.minimum(pose[:, :2], -limit), torch.maximum(pose[:, :2], limit)
     angles = (pose[:, :2] + torch.stack([yaw, pitch], dim=1)).clamp(lowest, highest)
-    return Camera.from_pose(torch.cat([angles, pose[:, 2:]], dim=1))
+    return orbit.camera(torch.cat([angles, pose[:, 2:]], dim=1))
 
 
 def _along(view: View, source: Camera, times_s: Tensor) -> Camera:

@@ -13,16 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.geometry.projection import project, unproject
-from e3dge_video.inversion.detail import (
-    SourceDetail,
-    View,
-    detail_toward,
-    edited_source,
-    encode_source,
-    normalised_depth,
-)
+from e3dge_video.geometry.projection import project
+from e3dge_video.geometry.views import Orbit
+from e3dge_video.inversion.branch_views import DETAIL_SIZE, smooth_view
+from e3dge_video.inversion.detail import SourceDetail, View, detail_toward, edited_source, encode_source
 from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, Toon, clean_rim
+from e3dge_video.inversion.maps import enlarged_surface, resized
+from e3dge_video.inversion.portrait import Observation, Picture, Reconstruction
 from e3dge_video.inversion.toon import ToonGenerator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.hybrid import LocalBranch
@@ -31,22 +28,6 @@ from e3dge_video.models.encoders.residual_blender import ResidualBlender
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.base import Generator, Planes, RenderOutput
 from e3dge_video.models.matting import MatteNet
-
-#: Side of the pictures that the local branch sees, pixels.
-DETAIL_SIZE = 256
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What the encoders alone say of a batch of face crops.
-
-    Attributes:
-        latents: W+ codes, E0(I). [B, L, W]
-        camera: Cameras, E_ξ(I).
-    """
-
-    latents: Tensor
-    camera: Camera
 
 
 @dataclass(frozen=True)
@@ -91,21 +72,6 @@ class EditedHead:
     layer: Layer
     change: Change
     toon: Toon | None = None
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A rendered batch.
-
-    Attributes:
-        image: RGB in [-1, 1]. [B, 3, S, S]
-        depth: Distance along the ray, world units; meaningful where alpha is large. [B, 1, S, S]
-        alpha: Opacity of the head. [B, 1, S, S]
-    """
-
-    image: Tensor
-    depth: Tensor
-    alpha: Tensor
 
 
 class Inverter(nn.Module):
@@ -155,6 +121,12 @@ class Inverter(nn.Module):
             self.register_buffer(f"direction_{edit}", direction)
         self.neural_resolution, self.resolution = neural_resolution, resolution
         self.lift = ResidualLift(blender=blender)
+        self.orbit = Orbit()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.expression.device
 
     @property
     def directions(self) -> dict[str, Tensor]:
@@ -267,14 +239,19 @@ class Inverter(nn.Module):
         image, alpha = self.lift.render(inversion.lifted, target, camera, change, toon)
         return Picture(image, target.depth, alpha)
 
+    def reconstruction(self, inversion: Inversion) -> Reconstruction:
+        """What the global codes alone show, over grey; compared where the head is."""
+        coarse, lifted = inversion.coarse, inversion.lifted
+        shown = 2 * (coarse.color + 0.5 * (1 - coarse.alpha)) - 1
+        return Reconstruction(shown, coarse.alpha * lifted.matte, lifted.confidence)
+
     def foreground(self, image: Tensor, landmarks: Tensor) -> Tensor:
         """Where face crops [B, 3, S, S] show the head: the matte, and the face beyond doubt. [B, 1, S, S] in 0..1"""
         return torch.maximum(self.matte(image), face_region(landmarks, image.shape[-1]).to(image))
 
     def view(self, rendered: RenderOutput, camera: Camera) -> View:
         """A global reconstruction as the local branch sees it: the raw neural image, enlarged."""
-        picture, depth = (_resized(values, DETAIL_SIZE) for values in (rendered.rgb, rendered.depth))
-        return View(picture, normalised_depth(depth), unproject(rendered.depth, camera), camera)
+        return smooth_view(rendered, camera)
 
     def residual(self, image: Tensor, foreground: Tensor, rendered: RenderOutput, view: View) -> Tensor:
         """Δ = I − Î0 where both the picture and the reconstruction show the head, else 0. [B, 3, S, S]
@@ -287,7 +264,7 @@ class Inverter(nn.Module):
             rendered: Their global reconstruction.
             view: The same, as `view` gives it.
         """
-        image, foreground, alpha = (_resized(values, DETAIL_SIZE) for values in (image, foreground, rendered.alpha))
+        image, foreground, alpha = (resized(values, DETAIL_SIZE) for values in (image, foreground, rendered.alpha))
         # The reconstruction stands on black: so must the picture, or its background would shine through the outline.
         whole = torch.minimum(foreground, alpha)
         return (whole * ((image + 1) * alpha - 1 - view.picture)).detach()
@@ -313,33 +290,14 @@ class Inverter(nn.Module):
     def _finished(self, rendered: RenderOutput, latents: Tensor, generator: Generator) -> Layer:
         """After super-resolution, at the pictures' size."""
         color = _continued_to_border((generator.upsample(rendered, latents) + 1) / 2)
-        size = color.shape[-1]
-        alpha = _enlarged(rendered.alpha, size)
-        # Empty rays have no depth of their own: they must not pull the outline's depth away from the head.
-        weighted = _enlarged(rendered.depth * rendered.alpha, size)
-        far = _enlarged(rendered.depth, size)
-        depth = torch.where(alpha > 0.02, weighted / alpha.clamp_min(0.02), far)
+        depth, alpha = enlarged_surface(rendered, color.shape[-1])
         return Layer(clean_rim(color, alpha), alpha, depth)
-
-
-def _resized(values: Tensor, size: int) -> Tensor:
-    """Maps at another size: smoothed when they shrink. [B, C, size, size]"""
-    if values.shape[-1] == size:
-        return values
-    return F.interpolate(values, (size, size), mode="bilinear", align_corners=False, antialias=values.shape[-1] > size)
 
 
 def _continued_to_border(color: Tensor) -> Tensor:
     """The outermost pixels, where a super-resolution sees the zeros around its input, replaced by those beside them."""
     width = color.shape[-1] // 48
     return F.pad(color[..., width:-width, width:-width], (width,) * 4, mode="replicate") if width else color
-
-
-def _enlarged(values: Tensor, size: int) -> Tensor:
-    """A rendered map at the picture's size, smoothed so that an outline does not show the steps of its pixels."""
-    large = F.interpolate(values, (size, size), mode="bilinear", align_corners=False)
-    reach = size // values.shape[-1] + 1 - size // values.shape[-1] % 2
-    return F.avg_pool2d(large, reach, 1, reach // 2, count_include_pad=False)
 
 
 def face_region(landmarks: Tensor, size: int) -> Tensor:

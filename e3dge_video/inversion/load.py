@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from e3dge_video.errors import ModelError
-from e3dge_video.inversion.hybrid import HybridInverter
+from e3dge_video.inversion.branch_views import released_view, smooth_view
 from e3dge_video.inversion.inverter import Inverter
+from e3dge_video.inversion.paper import PaperInverter, ReleasedObserver, TaughtObserver
 from e3dge_video.inversion.toon import ToonGenerator
-from e3dge_video.models.build import build_generator, build_psp
+from e3dge_video.models.build import build_generator, build_psp, orbit_of
 from e3dge_video.models.discriminators import ViewpointDiscriminator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.hybrid import HybridEncoders, LocalBranch
@@ -33,7 +34,7 @@ from e3dge_video.weights.bundle import (
     Bundle,
     read_bundle,
     read_spec,
-    require_encoders,
+    require_starter_encoders,
     require_toon,
 )
 from e3dge_video.weights.catalog import find_bundle
@@ -64,7 +65,7 @@ def load_generator(name: str) -> Generator:
 
 
 def load_inverter(name: str = "starter", *, device: str = "cpu", toon: float = 0.0, local: bool = False) -> Inverter:
-    """The whole model of a bundle given by name or folder, in evaluation mode.
+    """The whole model of a bundle like the starter, given by name or folder, in evaluation mode.
 
     Args:
         local: Let E1 modulate the features of G, as in the paper, beneath the lift (`docs/detail.md` has what either is
@@ -75,7 +76,7 @@ def load_inverter(name: str = "starter", *, device: str = "cpu", toon: float = 0
         ModelError: No such bundle, or it does not hold what it should.
     """
     folder = find_bundle(name)
-    require_encoders(folder, read_spec(folder))
+    require_starter_encoders(folder, read_spec(folder))
     if toon:
         require_toon(folder, read_spec(folder))
     if local and read_spec(folder).local is None:
@@ -124,31 +125,58 @@ def blender_of(bundle: Bundle) -> ResidualBlender | None:
     return blender
 
 
-def load_hybrid_inverter(name: str, *, device: str = "cpu") -> HybridInverter:
-    """E3DGE on StyleSDF as released, of a bundle given by name or folder, in evaluation mode.
+def load_portrait_model(name: str, *, device: str = "cpu", toon: float = 0.0) -> Inverter | PaperInverter:
+    """What turns pictures into portraits, of a bundle of either kind, in evaluation mode; see `load_inverter`."""
+    spec = read_spec(find_bundle(name))
+    load = load_inverter if spec.hybrid is None and spec.psp is None else load_paper_inverter
+    return load(name, device=device, toon=toon)
+
+
+def load_paper_inverter(name: str, *, device: str = "cpu", toon: float = 0.0) -> PaperInverter:
+    """The paper's model, with either generator, of a bundle given by name or folder, in evaluation mode.
+
+    Args:
+        toon: Degree of toonification, 0..1, of what `PaperInverter.toonify` draws; 0 leaves the toon generator away.
 
     Raises:
         ModelError: No such bundle, or it does not hold what it should.
     """
-    return hybrid_inverter_of(read_bundle(find_bundle(name))).to(device)
+    return paper_inverter_of(read_bundle(find_bundle(name)), toon=toon).to(device)
 
 
-def hybrid_inverter_of(bundle: Bundle) -> HybridInverter:
+def paper_inverter_of(bundle: Bundle, *, toon: float = 0.0) -> PaperInverter:
     """The same, of a bundle already read.
 
     Raises:
         ModelError: It has no such encoders, or tensors that do not fit its options.
     """
-    generator, config = generator_of(bundle), bundle.spec.hybrid
-    if config is None or not isinstance(generator, StyleSDF):
+    spec, generator = bundle.spec, generator_of(bundle)
+    observer: ReleasedObserver | TaughtObserver
+    local = local_of(bundle, generator)
+    if spec.hybrid is not None and isinstance(generator, StyleSDF):
+        encoders, viewpoints = HybridEncoders(spec.hybrid.encoders), ViewpointDiscriminator(spec.hybrid.viewpoints)
+        _fill(encoders, bundle, ENCODER_FILE, "encoders")
+        _fill(viewpoints, bundle, ENCODER_FILE, "viewpoints")
+        observer = ReleasedObserver(encoders.global_encoder, viewpoints)
+        local = local or encoders.local
+    elif spec.psp is not None:
+        observer = TaughtObserver(*psp_of(bundle))
+    else:
         raise ModelError(
-            f"{bundle.folder}: the model {bundle.spec.name} has no E3DGE encoders for StyleSDF; import one with "
-            "`e3dge-video models import` from a runner's checkpoint, its generator and its volume renderer"
+            f"{bundle.folder}: the model {spec.name} has none of the paper's encoders; import E3DGE's with "
+            "`e3dge-video models import` from a runner's checkpoint, its generator and volume renderer, or train some "
+            "with `train global` and `train pose`"
         )
-    encoders, viewpoints = HybridEncoders(config.encoders), ViewpointDiscriminator(config.viewpoints)
-    _fill(encoders, bundle, ENCODER_FILE, "encoders")
-    _fill(viewpoints, bundle, ENCODER_FILE, "viewpoints")
-    return HybridInverter(generator, viewpoints, encoders).eval().requires_grad_(False)
+    inverter = PaperInverter(
+        generator,
+        observer,
+        released_view if isinstance(generator, StyleSDF) else smooth_view,
+        orbit_of(spec.generator),
+        local,
+        directions=directions_of(bundle),
+        toon=ToonGenerator(generator, toon_tensors(bundle, generator), toon) if toon else None,
+    )
+    return inverter.eval().requires_grad_(False)
 
 
 def psp_of(bundle: Bundle) -> tuple[PSPEncoder, ViewpointEncoder]:

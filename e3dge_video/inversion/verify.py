@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from e3dge_video.errors import ModelError
-from e3dge_video.inversion.load import generator_of, hybrid_inverter_of
+from e3dge_video.inversion.load import generator_of, paper_inverter_of
 from e3dge_video.weights.bundle import BundleSpec, read_bundle
 from e3dge_video.weights.catalog import find_bundle
 from e3dge_video.weights.check_image import TOLERANCE, check_image, largest_difference
@@ -33,8 +33,8 @@ class Verification:
 
 
 def verify_bundle(name: str) -> Verification:
-    """Compare every file of a bundle with its SHA-256, load its generator strictly (with E3DGE's encoders, if it
-    has them) and render the check image.
+    """Compare every file of a bundle with its SHA-256, load its generator strictly (with the paper's encoders, if
+    it has them) and render the check image.
 
     Args:
         name: Name or folder of the bundle.
@@ -44,7 +44,8 @@ def verify_bundle(name: str) -> Verification:
     """
     folder = find_bundle(name)
     bundle = read_bundle(folder)
-    generator = generator_of(bundle) if bundle.spec.hybrid is None else hybrid_inverter_of(bundle).generator
+    papers = bundle.spec.hybrid is not None or bundle.spec.psp is not None
+    generator = paper_inverter_of(bundle).generator if papers else generator_of(bundle)
     image = check_image(generator)
     if not torch.isfinite(image).all():
         raise ModelError(f"{folder}: its check image has values that are no finite numbers; install or import it again")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from e3dge_video.config.backbones import GeneratorConfig
 from e3dge_video.config.encoders import PSPConfig
 from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.errors import ConfigError
+from e3dge_video.geometry.cameras import STYLESDF_RADIUS
+from e3dge_video.geometry.views import Orbit
 from e3dge_video.models.encoders.psp import HybridPSP, PSPEncoder, RowPSP
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
@@ -23,6 +26,15 @@ def with_samples(config: GeneratorConfig, samples: int) -> GeneratorConfig:
     if isinstance(config, EG3DConfig):
         return replace(config, rays=replace(config.rays, coarse=samples))
     return replace(config, volume=replace(config.volume, samples=samples))
+
+
+def orbit_of(config: GeneratorConfig) -> Orbit:
+    """The sphere, around the point looked at, that passes through a generator's frontal camera."""
+    if isinstance(config, EG3DConfig):
+        camera = config.camera
+        return Orbit(math.dist((0.0, 0.0, camera.radius), camera.pivot), camera.pivot, camera.focal)
+    half_fov = math.radians(config.viewpoint.half_fov_deg)
+    return Orbit(STYLESDF_RADIUS, (0.0, 0.0, 0.0), 0.5 / math.tan(half_fov))
 
 
 def build_psp(config: PSPConfig, generator: GeneratorConfig) -> PSPEncoder:

@@ -3,6 +3,9 @@
 E0, E_ξ and G are frozen. The coarse reconstruction, and with it Δ, stands at the camera that E_ξ predicts, as it will
 when a video is inverted; what is drawn is compared at the true camera (§4.4). In two-view training each picture of a
 pair is drawn from the other one's camera with its own codes, and compared with the other picture.
+
+What the pictures are and what they are compared by is a source of pairs and a loss: rendered heads for the starter, a
+frozen generator's own for the paper.
 """
 
 from __future__ import annotations
@@ -18,13 +21,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.inversion.detail import SourceDetail, View, detail_toward, encode_source
-from e3dge_video.inversion.inverter import Observation
+from e3dge_video.inversion.detail import View, detail_toward, encode_source
+from e3dge_video.inversion.portrait import Observation
 from e3dge_video.io.images import to_array
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.generators.base import Generator, Planes, RenderOutput
-from e3dge_video.training.picture_losses import contrast_error, difference_error
+from e3dge_video.training.local_losses import Drawn, HeadTerms, LocalLoss, PaperTerms, Truth
+from e3dge_video.training.teacher import TeacherConfig, fitted
 from e3dge_video.training.view_pairs import PairConfig, PairSource, ViewPairs
+from e3dge_video.training.workers import device_of, placed
 
 
 class GlobalModel(Protocol):
@@ -48,22 +53,30 @@ class GlobalModel(Protocol):
 
 
 @dataclass(frozen=True)
-class LocalStageConfig:
-    """What one step draws, and how the terms weigh."""
+class StepConfig:
+    """What one step draws."""
 
-    pairs: PairConfig = field(default_factory=PairConfig)
     heads: int = 2  # of each step, two views each
     #: "source": every picture is drawn from its own camera (E1 alone); "both": half from its own, half from the other's
-    #: of the pair.
-    views: Literal["source", "both"] = "both"
+    #: of the pair; "swapped": all from the other's, as the paper's cycle.
+    views: Literal["source", "both", "swapped"] = "both"
     #: Camera of the coarse reconstruction: E_ξ's, or the true one.
     camera: Literal["predicted", "true"] = "predicted"
-    image_weight: float = 1.0
-    neural_weight: float = 0.5  # on the picture before super-resolution
-    contrast_weight: float = 2.0
-    edge_weight: float = 0.5
-    alignment_weight: float = 1.0  # on E_ADA's residual
     evaluate_heads: int = 16
+
+
+@dataclass(frozen=True)
+class LocalStageConfig(StepConfig, HeadTerms):
+    """The starter's stage: rendered heads, and how the terms weigh."""
+
+    pairs: PairConfig = field(default_factory=PairConfig)
+
+
+@dataclass(frozen=True)
+class TaughtLocalConfig(StepConfig, PaperTerms):
+    """The paper's stage: a generator's own heads. Batches are those of one process."""
+
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
 
 
 @dataclass(frozen=True)
@@ -77,41 +90,43 @@ class _Inverted:
 
 
 class LocalStage:
-    """Local branch on a frozen global model."""
+    """Local branch on a frozen global model.
 
-    def __init__(self, model: GlobalModel, branch: LocalBranch, pairs: PairSource, config: LocalStageConfig) -> None:
-        self.model, self.branch, self.pairs, self.config = model, branch, pairs, config
+    Args:
+        model: E0, E_ξ and G, in evaluation mode, their statistics included.
+        branch: What is trained.
+        pairs: Pictures.
+        loss: What they are compared by.
+        config: What one step draws.
+    """
+
+    def __init__(
+        self, model: GlobalModel, branch: LocalBranch, pairs: PairSource, loss: LocalLoss, config: StepConfig
+    ) -> None:
+        self.model, self.branch, self.pairs, self.loss, self.config = model, branch, pairs, loss, config
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"local": self.branch}
+        return {"local": self.branch, **self.loss.modules()}
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        return self.branch.parameters()
+        for module in self.modules().values():
+            yield from module.parameters()
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         config, branch = self.config, self.branch
         branch.train()
-        pairs = self.pairs.draw(config.heads, rng)
+        pairs = placed(self.pairs.draw(config.heads, rng, step=step), device_of(branch))
         inverted = self._invert(pairs)
-        count = len(inverted.latents)
-        swap = torch.arange(count) ^ 1  # the two views of a head lie side by side
-        toward = torch.arange(count)
-        if config.views == "both":  # one picture of each head goes to the other's camera, the other stays
-            toward = torch.where(torch.arange(count) % 2 == int(rng.integers(2)), swap, toward)
-        image, neural, aligned, seen = self._draw(branch, inverted, pairs.camera[toward])
-        truth = pairs.truth.flatten(0, 1)[toward]
-        small = F.interpolate(truth, neural.shape[-2:], mode="area")
-        losses = {
-            "image": config.image_weight * (image - truth).abs().mean(),
-            "neural": config.neural_weight * (neural - small).abs().mean(),
-            "edges": config.edge_weight * difference_error(image, truth),
-            "contrast": config.contrast_weight * contrast_error(image, truth),
-        }
-        if aligned is not None:
-            alpha = F.interpolate(seen.alpha, aligned.shape[-2:], mode="bilinear", align_corners=False)
-            missing = alpha * (F.interpolate(truth, aligned.shape[-2:], mode="area") - _large(seen.rgb, aligned))
-            losses["alignment"] = config.alignment_weight * (aligned - missing).abs().mean()
-        return losses
+        own = torch.arange(len(inverted.latents))
+        swap, toward = own ^ 1, own  # the two views of a head lie side by side
+        if config.views == "swapped":
+            toward = swap
+        elif config.views == "both":  # one picture of each head goes to the other's camera, the other stays
+            toward = torch.where(own % 2 == int(rng.integers(2)), swap, own)
+        toward = toward.to(device_of(branch))
+        drawn = self._draw(branch, inverted, pairs, toward)
+        with torch.autocast(drawn.image.device.type, enabled=False):
+            return self.loss(drawn, _truth(pairs, toward, drawn.neural.shape[-1]), step)
 
     @torch.no_grad()
     def _invert(self, pairs: ViewPairs) -> _Inverted:
@@ -124,19 +139,18 @@ class LocalStage:
         residual = model.residual(image, model.foreground(image, landmarks), coarse, view)
         return _Inverted(observed.latents, planes, residual, view)
 
-    def _draw(
-        self, branch: LocalBranch, inverted: _Inverted, camera: Camera
-    ) -> tuple[Tensor, Tensor, Tensor | None, RenderOutput]:
-        """Pictures from these cameras, before super-resolution too, E_ADA's residual, and the global reconstruction."""
-        generator = self.model.generator
+    def _draw(self, branch: LocalBranch, inverted: _Inverted, pairs: ViewPairs, toward: Tensor) -> Drawn:
+        """Every picture of the pairs, from the camera of the one that it goes toward."""
+        generator, camera = self.model.generator, pairs.camera[toward]
         with torch.no_grad():
             coarse = _in_full(generator.render(inverted.planes, camera))
             target = self.model.view(coarse, camera)
-        source: SourceDetail = encode_source(branch, inverted.residual, inverted.view)
+        source = encode_source(branch, inverted.residual, inverted.view)
         detail = detail_toward(branch, inverted.residual, source, target)
         rendered = _in_full(generator.render(inverted.planes, camera, modulation=detail))
-        image = generator.upsample(rendered, inverted.latents)
-        return image, rendered.rgb, detail.aligned_residual, coarse
+        image = fitted(generator.upsample(rendered, inverted.latents).float(), pairs.truth.shape[-1])
+        aligned = None if detail.aligned_residual is None else detail.aligned_residual.float()
+        return Drawn(image, rendered.rgb, coarse, target, aligned)
 
     @torch.no_grad()
     def pictures(self, pair: ViewPairs, branch: LocalBranch | None) -> list[tuple[str, Tensor, Tensor, Tensor]]:
@@ -145,24 +159,25 @@ class LocalStage:
         Args:
             branch: Local detail; None: the global reconstruction.
         """
-        inverted, made = self._invert(pair), []
+        inverted, made, size = self._invert(pair), [], pair.truth.shape[-1]
         for name, order in (("source", [0, 1]), ("novel", [1, 0])):
-            camera = pair.camera[torch.tensor(order)]
+            toward = torch.tensor(order, device=pair.truth.device)
             if branch is None:
-                rendered = self.model.generator.render(inverted.planes, camera)
-                image = self.model.generator.upsample(rendered, inverted.latents)
+                rendered = self.model.generator.render(inverted.planes, pair.camera[toward])
+                image = fitted(self.model.generator.upsample(rendered, inverted.latents), size)
             else:
-                image, _, _, _ = self._draw(branch, inverted, camera)
+                image = self._draw(branch, inverted, pair, toward).image
             made.append((name, image, pair.truth[0][order], pair.alpha[0][order]))
         return made
 
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:
+        """Absolute errors with and without local detail, at the source's view and at the other one."""
         branch = modules["local"]
         assert isinstance(branch, LocalBranch)
         figures: dict[str, list[float]] = {}
         rows: list[NDArray[np.uint8]] = []
         for k in range(self.config.evaluate_heads):
-            pair = self.pairs.held_out(k)
+            pair = placed(self.pairs.held_out(k), device_of(branch))
             columns = [pair.image[0, 0]]
             for kind in ("global", "local"):
                 for view, image, truth, alpha in self.pictures(pair, None if kind == "global" else branch):
@@ -175,10 +190,14 @@ class LocalStage:
         return {name: float(np.mean(values)) for name, values in figures.items()}, np.concatenate(rows, axis=0)
 
 
+def _truth(pairs: ViewPairs, toward: Tensor, size: int) -> Truth:
+    """What pictures should be, and before super-resolution; reduced, where that is not known."""
+    image = pairs.truth.flatten(0, 1)[toward]
+    if pairs.neural is not None:
+        return Truth(image, pairs.neural.flatten(0, 1)[toward])
+    return Truth(image, F.interpolate(image, (size, size), mode="area"))
+
+
 def _in_full(rendered: RenderOutput) -> RenderOutput:
     """In full precision: half precision cannot be resized with antialiasing."""
     return replace(rendered, **{name: value.float() for name, value in vars(rendered).items()})
-
-
-def _large(values: Tensor, like: Tensor) -> Tensor:
-    return F.interpolate(values, like.shape[-2:], mode="bilinear", align_corners=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from e3dge_video.config.encoders import GlobalEncoderConfig, LocalBranchConfig, MatteConfig
 from e3dge_video.config.generators import EG3DConfig
@@ -29,6 +29,7 @@ from e3dge_video.training.blend_stage import BlendStage, BlendStageConfig
 from e3dge_video.training.generator_stage import PointConfig, PointStage, initialise_density
 from e3dge_video.training.global_stage import GlobalConfig, GlobalStage, read_metric
 from e3dge_video.training.head_views import HeadViews
+from e3dge_video.training.local_losses import HeadLoss
 from e3dge_video.training.local_stage import LocalStage, LocalStageConfig
 from e3dge_video.training.loop import LoopConfig, train
 from e3dge_video.training.mapping_stage import MappingStage, MappingStageConfig
@@ -38,7 +39,7 @@ from e3dge_video.training.pose_stage import HeadPoseConfig, HeadPoses, PoseStage
 from e3dge_video.training.render_stage import RenderConfig, RenderStage
 from e3dge_video.training.view_pairs import HeadViewPairs
 from e3dge_video.training.workers import choose_device
-from e3dge_video.weights.bundle import read_bundle, read_spec
+from e3dge_video.weights.bundle import DETAIL_FILE, read_bundle, read_spec
 
 
 @dataclass(frozen=True)
@@ -200,11 +201,11 @@ def train_pose(run: PoseRun, folder: Path) -> dict[str, float]:
 def train_local(run: LocalRun, folder: Path) -> dict[str, float]:
     """Train the local branch."""
     torch.manual_seed(run.loop.seed)
-    model = load_inverter(run.model)
+    model = load_inverter(run.model).to(choose_device(run.loop.device))
     branch = LocalBranch(run.branch, model.generator.feature_width)
     if run.init is not None:
-        _take_over(branch, averaged(run.init)["local"], run.init)
-    stage = LocalStage(model, branch, HeadViewPairs(run.stage.pairs), run.stage)
+        take_over(branch, run.init)
+    stage = LocalStage(model, branch, HeadViewPairs(run.stage.pairs), HeadLoss(run.stage), run.stage)
     return train(stage, run.loop, folder, resolved=to_mapping(run))
 
 
@@ -250,8 +251,8 @@ def averaged(folder: Path) -> dict[str, dict[str, Any]]:
     if (folder / "model.json").exists():
         tensors = read_bundle(folder).tensors
         parts: dict[str, dict[str, Any]] = {"generator": dict(tensors[GENERATOR_FILE])}
-        for name, value in tensors.get(ENCODER_FILE, {}).items():
-            part, key = name.split(".", 1)
+        for name, value in (tensors.get(ENCODER_FILE, {}) | tensors.get(DETAIL_FILE, {})).items():
+            part, key = name.removeprefix("encoders.").split(".", 1)  # E3DGE's own stand one level deeper
             parts.setdefault(part, {})[key] = value
         return parts
     raise ConfigError(
@@ -313,8 +314,17 @@ def _start_from(generator: EG3D, folder: Path) -> None:
         raise ConfigError(f"{folder}: its generator is not of the configured sizes: {reason}") from None
 
 
-def _take_over(branch: LocalBranch, weights: dict[str, Tensor], folder: Path) -> None:
-    """Start from an earlier branch, which may lack whole parts of this one, such as E_ADA."""
+def take_over(branch: LocalBranch, folder: Path) -> None:
+    """Start from the branch of an earlier run or of a bundle, which may lack whole parts of this one, such as E_ADA.
+
+    Raises:
+        ConfigError: There is none, or one of other sizes.
+    """
+    weights = averaged(folder).get("local")
+    if weights is None:
+        raise ConfigError(
+            f"{folder}: holds no local branch; give the folder of a run of `train local` or `train align`"
+        )
     parts = {key.partition(".")[0] for key in weights}
     wanted = {key for key in branch.state_dict() if key.partition(".")[0] in parts}
     try:

@@ -10,23 +10,27 @@ from typing import Any, Literal
 import torch
 
 from e3dge_video.config.backbones import GeneratorConfig
-from e3dge_video.config.encoders import PSPConfig
+from e3dge_video.config.encoders import LocalBranchConfig, PSPConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
-from e3dge_video.inversion.load import ENCODER_FILE, generator_of
+from e3dge_video.inversion.load import ENCODER_FILE, GENERATOR_FILE, generator_of, paper_inverter_of
 from e3dge_video.models.build import build_psp, with_samples
+from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.encoders.pose_encoder import ViewpointEncoder
 from e3dge_video.models.encoders.psp import PSPEncoder
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.image_losses import image_losses
+from e3dge_video.training.local_losses import PaperLoss
+from e3dge_video.training.local_stage import LocalStage, TaughtLocalConfig
 from e3dge_video.training.loop import LoopConfig, train
 from e3dge_video.training.pack import history
 from e3dge_video.training.pose_stage import PoseStage, TaughtPoseConfig, TaughtPoses
-from e3dge_video.training.runs import averaged, load_weights, run_config
+from e3dge_video.training.runs import averaged, load_weights, run_config, take_over
 from e3dge_video.training.taught_global_stage import TaughtGlobalConfig, TaughtGlobalStage
 from e3dge_video.training.teacher import Teacher, TeacherConfig
+from e3dge_video.training.teacher_pairs import TeacherPairs
 from e3dge_video.training.workers import choose_device
-from e3dge_video.weights.bundle import BundleSpec, read_bundle, read_spec, write_bundle
+from e3dge_video.weights.bundle import DETAIL_FILE, Bundle, BundleSpec, read_bundle, read_spec, write_bundle
 from e3dge_video.weights.catalog import find_bundle
 from e3dge_video.weights.metric_networks import load_recognizer
 
@@ -60,13 +64,28 @@ class TaughtPoseRun:
 
 
 @dataclass(frozen=True)
+class TaughtLocalRun:
+    """`train local` and `train align` with the `model` of a bundle that has the paper's encoders."""
+
+    model: str = "starter"
+    samples: int | None = None
+    branch: LocalBranchConfig = field(default_factory=LocalBranchConfig)
+    #: Folder of an earlier run of the branch, or of a bundle that has one, to start from; what it lacks begins anew.
+    init: Path | None = None
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    stage: TaughtLocalConfig = field(default_factory=TaughtLocalConfig)
+
+
+@dataclass(frozen=True)
 class TaughtPackRun:
-    """`train pack` with `model`: a generator's bundle with the E0 and E_ξ that it taught."""
+    """`train pack` with `model`: a generator's bundle with what it taught."""
 
     model: str = "starter"
     name: str = "taught"
-    encoder: Path = Path("global")
-    pose: Path = Path("pose")
+    #: Folders of E0's and E_ξ's runs; None: the bundle has them.
+    encoder: Path | None = None
+    pose: Path | None = None
+    local: Path | None = None  # folder of the local branch's run; None: as the bundle has it
 
 
 def train_taught_global(run: TaughtGlobalRun, folder: Path) -> dict[str, float]:
@@ -101,18 +120,38 @@ def train_taught_pose(run: TaughtPoseRun, folder: Path) -> dict[str, float]:
     return train(stage, run.loop, folder, resolved=to_mapping(run))
 
 
+def train_taught_local(run: TaughtLocalRun, folder: Path) -> dict[str, float]:
+    """Train the local branch; returns the held-out figures."""
+    torch.manual_seed(run.loop.seed)
+    device = choose_device(run.loop.device)
+    bundle = _with_samples(read_bundle(find_bundle(run.model)), run.samples)
+    model = paper_inverter_of(bundle).to(device)
+    branch = LocalBranch(run.branch, model.generator.feature_width)
+    if run.init is not None:
+        take_over(branch, run.init)
+    image_loss = image_losses(run.stage.image).to(device)
+    pairs = TeacherPairs(Teacher(model.generator, run.stage.teacher))
+    stage = LocalStage(model, branch, pairs, PaperLoss(run.stage, image_loss), run.stage)
+    resolved = to_mapping(run) | {"image_loss": image_loss.description}
+    notes = {"image loss": image_loss.description, "generator": bundle.spec.name}
+    return train(stage, run.loop, folder, resolved=resolved, notes=notes)
+
+
 def load_teacher(model: str, samples: int | None, config: TeacherConfig, device: torch.device) -> Teacher:
     """The generator of a bundle as a teacher, on a device.
 
     Raises:
         ModelError: No such bundle.
     """
-    bundle = read_bundle(find_bundle(model))
-    if samples is not None:
-        options = with_samples(bundle.spec.generator, samples)
-        bundle = replace(bundle, spec=replace(bundle.spec, generator=options))
-    generator: Generator = generator_of(bundle).to(device)
+    generator: Generator = generator_of(_with_samples(read_bundle(find_bundle(model)), samples)).to(device)
     return Teacher(generator, config)
+
+
+def _with_samples(bundle: Bundle, samples: int | None) -> Bundle:
+    """The bundle whose generator takes as many samples along each ray."""
+    if samples is None:
+        return bundle
+    return replace(bundle, spec=replace(bundle.spec, generator=with_samples(bundle.spec.generator, samples)))
 
 
 def load_taught_encoder(folder: Path, generator: GeneratorConfig) -> PSPEncoder:
@@ -147,31 +186,65 @@ def pack_taught(run: TaughtPackRun, folder: Path) -> BundleSpec:
         ModelError: No such bundle.
     """
     bundle = read_bundle(find_bundle(run.model))
-    for part in (run.encoder, run.pose):
-        taught_by = run_config(part).get("model")
-        if taught_by is not None and read_spec(find_bundle(str(taught_by))).files != bundle.spec.files:
+    if (run.encoder is None) != (run.pose is None) or (run.encoder is None and run.local is None):
+        raise ConfigError("pack: name the runs of encoder and pose, which go together, or of local, or all three")
+    for part in (run.encoder, run.pose, run.local):
+        taught_by = None if part is None else run_config(part).get("model")
+        if taught_by is not None and not _same_teacher(bundle.spec, read_spec(find_bundle(str(taught_by)))):
             raise ConfigError(
                 f"{part}: was trained on the model {taught_by}, not on {run.model}; pack it with that one"
             )
-    options = encoder_options(run.encoder)
+    if run.encoder is not None and run.pose is not None:
+        bundle = _with_encoders(bundle, run.encoder, run.pose)
+    if run.local is not None:
+        bundle = _with_local(bundle, run.local)
+    return write_bundle(folder, replace(bundle.spec, name=run.name), bundle.tensors, exact=True)
+
+
+def _same_teacher(spec: BundleSpec, other: BundleSpec) -> bool:
+    """Whether two bundles hold the same generator."""
+    return spec.files.get(GENERATOR_FILE) == other.files.get(GENERATOR_FILE)
+
+
+def _with_encoders(bundle: Bundle, encoder_run: Path, pose_run: Path) -> Bundle:
+    options = encoder_options(encoder_run)
     encoder = build_psp(options, bundle.spec.generator)
     pose_encoder = ViewpointEncoder(*encoder.feature_shape)
-    load_weights(encoder, averaged(run.encoder), "encoder", run.encoder)
-    load_weights(pose_encoder, averaged(run.pose), "pose_encoder", run.pose)
+    load_weights(encoder, averaged(encoder_run), "encoder", encoder_run)
+    load_weights(pose_encoder, averaged(pose_run), "pose_encoder", pose_run)
     parts = {"encoder": encoder, "pose_encoder": pose_encoder}
-    runs = {"encoder": history(run.encoder, "encoder"), "pose": history(run.pose, "pose_encoder")}
+    runs = {"encoder": history(encoder_run, "encoder"), "pose": history(pose_run, "pose_encoder")}
     spec = replace(
         bundle.spec,
-        name=run.name,
         encoder=None,
         matte=None,
         hybrid=None,
         psp=options,
         provenance={**bundle.spec.provenance, "taught": {"by": bundle.spec.name, "runs": runs}},
     )
-    tensors = dict(bundle.tensors)
-    tensors[ENCODER_FILE] = {f"{p}.{k}": v for p, module in parts.items() for k, v in module.state_dict().items()}
-    return write_bundle(folder, spec, tensors, exact=True)
+    stored = {f"{p}.{k}": v for p, module in parts.items() for k, v in module.state_dict().items()}
+    return replace(bundle, spec=spec, tensors={**bundle.tensors, ENCODER_FILE: stored})
+
+
+def _with_local(bundle: Bundle, run: Path) -> Bundle:
+    """The local branch of a run in the place of the bundle's, if it has one."""
+    spec = bundle.spec
+    if spec.psp is None and spec.hybrid is None:
+        raise ConfigError(
+            f"pack: the model {spec.name} has no E0 for the local branch; name the runs of encoder and pose"
+        )
+    branch_config = from_mapping(LocalBranchConfig, run_config(run)["branch"])
+    branch = LocalBranch(branch_config, generator_of(bundle).feature_width)
+    load_weights(branch, averaged(run), "local", run)
+    tensors = {**bundle.tensors, DETAIL_FILE: {f"local.{k}": v for k, v in branch.state_dict().items()}}
+    hybrid = spec.hybrid
+    if hybrid is not None:  # the released branch makes room
+        hybrid = replace(hybrid, encoders=replace(hybrid.encoders, local="none"))
+        kept = {k: v for k, v in tensors[ENCODER_FILE].items() if not k.startswith("encoders.local.")}
+        tensors[ENCODER_FILE] = kept
+    made = {**spec.provenance.get("detail", {}), "local": history(run, "local", of_bundles=False)}
+    spec = replace(spec, local=branch_config, hybrid=hybrid, provenance={**spec.provenance, "detail": made})
+    return replace(bundle, spec=spec, tensors=tensors)
 
 
 def _start_body(encoder: PSPEncoder, run: TaughtGlobalRun) -> str:

@@ -36,7 +36,9 @@ class ViewPairs:
         alpha: Opacity of the head in `truth`, which stands on black. [P, 2, 1, S, S]
         landmarks: 68 points in crop coordinates 0..1, with a detector's error. [P, 2, 68, 2]
         camera: Exact cameras, the two of each head one after the other. 2P of them
-        z: Codes of the heads: both views' heads, which differ where a pair shows an edit. [P, 2, Z]
+        z: Codes of the heads: both views' heads, which differ where a pair shows an edit. [P, 2, Z], or W+ codes
+            [P, 2, L, W] of a generator's own heads
+        neural: `truth` before super-resolution; None: not known. [P, 2, 3, R, R]
     """
 
     image: Tensor
@@ -45,13 +47,14 @@ class ViewPairs:
     landmarks: Tensor
     camera: Camera
     z: Tensor
+    neural: Tensor | None = None
 
 
 class PairSource(Protocol):
     """Where pairs come from."""
 
-    def draw(self, count: int, rng: np.random.Generator) -> ViewPairs:
-        """Pairs to train on."""
+    def draw(self, count: int, rng: np.random.Generator, *, step: int = 0) -> ViewPairs:
+        """Pairs to train on, at a step of training."""
 
     def held_out(self, index: int) -> ViewPairs:
         """One pair that `draw` never gives, the same every time."""
@@ -98,7 +101,7 @@ class HeadViewPairs:
             plain = plain[np.append(edited, False)[plain + 1]]
         self.train_rows, self.test_rows = plain[plain < data.train_count], plain[plain >= data.train_count]
 
-    def draw(self, count: int, rng: np.random.Generator) -> ViewPairs:
+    def draw(self, count: int, rng: np.random.Generator, *, step: int = 0) -> ViewPairs:
         return self._pairs(rng.choice(self.train_rows, count, replace=False), rng)
 
     def held_out(self, index: int) -> ViewPairs:

@@ -179,25 +179,29 @@ def read_spec(folder: Path) -> BundleSpec:
 
 
 def require_encoders(folder: Path, spec: BundleSpec) -> None:
-    """Refuse a bundle that videos cannot be run through.
+    """Refuse a bundle that is a generator alone.
 
     Raises:
-        ModelError: It has no encoders, or some that serve single pictures alone.
+        ModelError: As said.
     """
-    if spec.psp is not None:
+    if spec.psp is None and spec.hybrid is None and (spec.encoder is None or spec.matte is None):
         raise ModelError(
-            f"{folder}: the model {spec.name} has the paper's E0 and E_ξ alone, for use from Python "
-            "(e3dge_video.inversion.load.load_psp); videos need a --model such as starter"
+            f"{folder}: the model {spec.name} is a generator alone, without the encoders (E0, E_ξ) that videos need; "
+            "choose a --model that has them, such as starter, or teach it some with `e3dge-video train global`"
         )
-    if spec.hybrid is not None:
+
+
+def require_starter_encoders(folder: Path, spec: BundleSpec) -> None:
+    """Refuse a bundle that has no encoders, or others than the starter's kind: E0, E_ξ, 3D landmarks, matte.
+
+    Raises:
+        ModelError: As said.
+    """
+    require_encoders(folder, spec)
+    if spec.psp is not None or spec.hybrid is not None:
         raise ModelError(
-            f"{folder}: the model {spec.name} has E3DGE's encoders for StyleSDF, which invert single pictures from "
-            "Python (e3dge_video.inversion.load.load_hybrid_inverter); videos need a --model such as starter"
-        )
-    if spec.encoder is None or spec.matte is None or ENCODER_FILE not in spec.files:
-        raise ModelError(
-            f"{folder}: the model {spec.name} is a generator alone, without the encoders (E0, E_ξ, 3D landmarks, "
-            "matte) that videos need; choose a --model that has them, such as starter"
+            f"{folder}: the model {spec.name} has the paper's encoders, without 3D landmarks and matte; from Python, "
+            "e3dge_video.inversion.load.load_paper_inverter loads it"
         )
 
 

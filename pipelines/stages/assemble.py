@@ -86,10 +86,20 @@ def joined(parts: Sequence[Payload], *names: str) -> Arrays:
 
 
 def portrait_arrays(track: Arrays, settled: Sequence[Payload]) -> Arrays:
-    """Everything needed to render again: codes as anchor and expression, cameras, crops, which frame shows which.
+    """Everything needed to render again: codes, cameras, crops, which frame shows which.
 
-    A scene that reaches over several chunks has its anchor in each of them; here it stands once.
+    Codes stand as anchor and expression, or whole, as they were settled. A scene that reaches over several chunks has
+    its anchor in each of them; here it stands once.
     """
+    kept = {
+        "crop": track["crop"],
+        "landmarks": track["landmarks"],
+        "run": track["run"].astype(np.int32),
+        "source": track["source"].astype(np.int32),
+        "times_s": track["time_s"],
+    }
+    if "latents" in settled[0]:
+        return joined(settled, "latents", "cam2world") | kept
     anchors: list[NDArray] = []
     number_of: dict[bytes, int] = {}
     places = []
@@ -105,11 +115,7 @@ def portrait_arrays(track: Arrays, settled: Sequence[Payload]) -> Arrays:
         "anchors": np.stack(anchors),
         "anchor": np.concatenate(places),
         **joined(settled, "expression", "cam2world", *(["offset"] if "offset" in settled[0] else [])),
-        "crop": track["crop"],
-        "landmarks": track["landmarks"],
-        "run": track["run"].astype(np.int32),
-        "source": track["source"].astype(np.int32),
-        "times_s": track["time_s"],
+        **kept,
     }
 
 

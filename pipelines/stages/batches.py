@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from e3dge_video.inversion.inverter import Inverter
+from e3dge_video.inversion.portrait import PortraitModel
 from e3dge_video.inversion.settling import compose
 from e3dge_video.io.images import to_tensor
 from e3dge_video.pipelines.core.spec import Payload
+
+#: Any inverter.
+Model = PortraitModel[Any, Any]
 
 #: Frames per batch. Batches stand on the absolute frame grid and are always full (the last frame is repeated), because
 #: the last bits of a result depend on the batch size.
@@ -25,18 +31,22 @@ def batches(count: int) -> list[tuple[NDArray[np.intp], int]]:
     ]
 
 
-def frame_images(crops: Payload, part: NDArray[np.intp], inverter: Inverter) -> Tensor:
+def frame_images(crops: Payload, part: NDArray[np.intp], inverter: Model) -> Tensor:
     """Some of a chunk's crops, on the model's device. [B, 3, S, S]"""
-    return to_tensor(np.asarray(crops["crops"])[part]).to(inverter.expression.device)
+    return to_tensor(np.asarray(crops["crops"])[part]).to(inverter.device)
 
 
-def frame_latents(settled: Payload, part: NDArray[np.intp], inverter: Inverter) -> Tensor:
+def frame_latents(settled: Payload, part: NDArray[np.intp], inverter: Model) -> Tensor:
     """Codes of some of a chunk's frames, as they were settled or refined. [B, L, W]"""
+    if "latents" in settled:
+        latents = rows(settled["latents"], part, inverter)
+        return latents + rows(settled["offset"], part, inverter) if "offset" in settled else latents
+    assert isinstance(inverter, Inverter), "only its codes are kept as anchors and expression"
     anchors = rows(settled["anchors"], np.asarray(settled["anchor"])[part], inverter)
     latents = compose(anchors, rows(settled["expression"], part, inverter), inverter.expression)
     return latents + rows(settled["offset"], part, inverter) if "offset" in settled else latents
 
 
-def rows(values: np.ndarray | bytes, part: NDArray[np.integer], inverter: Inverter) -> Tensor:
+def rows(values: np.ndarray | bytes, part: NDArray[np.integer], inverter: Model) -> Tensor:
     """Some rows of an array, on the model's device; copied, so that its place in memory is always aligned alike."""
-    return torch.tensor(np.asarray(values)[part], device=inverter.expression.device)
+    return torch.tensor(np.asarray(values)[part], device=inverter.device)

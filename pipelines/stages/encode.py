@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from e3dge_video.io.segments import H264, LosslessGray16, encode_segment
 from e3dge_video.pipelines.core.spec import Chunk, Payload
 from e3dge_video.pipelines.stages.clip import Indexes
-from e3dge_video.pipelines.stages.depth import colored_depth
+from e3dge_video.pipelines.stages.depth import EG3D_DEPTH, DepthCode, colored_depth
 from e3dge_video.pipelines.stages.panels import side_by_side
 
 #: compare.mp4 has five times the pixels of the others and is only looked at: as good and as large, twice as fast.
@@ -24,10 +24,12 @@ class Encode:
     Attributes:
         saved: Number of views that become files of their own. View 1 is shown in compare.mp4, saved or not.
         captions: Names of the panels of compare.mp4.
+        depth: How depths are stored.
     """
 
     saved: int
     captions: tuple[str, ...]
+    depth: DepthCode = EG3D_DEPTH
 
     def __call__(self, chunk: Chunk, tools: Indexes, pictures: Payload, crops: Payload) -> Payload:
         index = tools.of(chunk.params)
@@ -40,7 +42,7 @@ class Encode:
 
         rgb = [np.asarray(pictures[f"rgb_{n}"]) for n in range(max(self.saved, 2))]
         codes = [np.asarray(pictures[f"depth_{n}"]) for n in range(self.saved)]
-        colored = [colored_depth(depth) for depth in codes]
+        colored = [colored_depth(depth, self.depth) for depth in codes]
         result: dict[str, np.ndarray | bytes] = {}
         for n in range(self.saved):
             result[f"rgb_{n}"] = encoded(rgb[n], H264())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -10,15 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from e3dge_video.geometry.cameras import EG3D_FOCAL, Camera, pinhole_intrinsics
+from e3dge_video.geometry.cameras import Camera, pinhole_intrinsics
 from e3dge_video.geometry.views import View, view_cameras
 from e3dge_video.inversion.editing import Edit, apply_edits, edit_steps
-from e3dge_video.inversion.inverter import EditedHead, Inversion, Inverter
+from e3dge_video.inversion.inverter import Inverter
+from e3dge_video.inversion.portrait import Reconstruction
 from e3dge_video.io.images import to_array
 from e3dge_video.pipelines.core.spec import Chunk, Payload
 from e3dge_video.pipelines.options import NoFace
-from e3dge_video.pipelines.stages.batches import batches, frame_images, frame_latents, rows
-from e3dge_video.pipelines.stages.depth import DEPTH_OFFSET, DEPTH_SCALE
+from e3dge_video.pipelines.stages.batches import Model, batches, frame_images, frame_latents, rows
+from e3dge_video.pipelines.stages.depth import EG3D_DEPTH, DepthCode
 from e3dge_video.pipelines.stages.setup import SetupModel
 
 
@@ -33,7 +35,7 @@ class Observe:
     setup: SetupModel
 
     @torch.inference_mode()
-    def __call__(self, chunk: Chunk, tools: Inverter, crops: Payload, track: Payload) -> Payload:
+    def __call__(self, chunk: Chunk, tools: Model, crops: Payload, track: Payload) -> Payload:
         latents, poses = [], []
         for part, count in batches(len(chunk)):
             landmarks = rows(track["landmarks"], part, tools)
@@ -53,6 +55,7 @@ class Portrait:
         orthogonal: Whether each edit leaves alone what those before it move along.
         views: Views to render.
         no_face: What frames without a face show.
+        depth: How depths are stored.
     """
 
     setup: SetupModel
@@ -60,11 +63,13 @@ class Portrait:
     orthogonal: bool
     views: tuple[View, ...]
     no_face: NoFace
+    depth: DepthCode = EG3D_DEPTH
 
     @torch.inference_mode()
-    def __call__(self, chunk: Chunk, tools: Inverter, crops: Payload, track: Payload, settled: Payload) -> Payload:
+    def __call__(self, chunk: Chunk, tools: Model, crops: Payload, track: Payload, settled: Payload) -> Payload:
         made = []
         if "generator" in settled:  # the person's own
+            assert isinstance(tools, Inverter), "only it can be tuned to a person"
             tools = tools.with_weights(safetensors.torch.load(bytes(settled["generator"])))
         for part, count in batches(len(chunk)):
             batch = self._batch(tools, crops, track, settled, part)
@@ -74,27 +79,28 @@ class Portrait:
         return results
 
     def _batch(
-        self, inverter: Inverter, crops: Payload, track: Payload, settled: Payload, part: NDArray[np.intp]
+        self, inverter: Model, crops: Payload, track: Payload, settled: Payload, part: NDArray[np.intp]
     ) -> dict[str, NDArray]:
         image = frame_images(crops, part, inverter)
         latents = frame_latents(settled, part, inverter)
         cam2world = rows(settled["cam2world"], part, inverter)
-        camera = Camera(cam2world, pinhole_intrinsics(EG3D_FOCAL).to(cam2world).repeat(len(part), 1, 1))
+        camera = Camera(cam2world, pinhole_intrinsics(inverter.orbit.focal).to(cam2world).repeat(len(part), 1, 1))
         times = [float(time) for time in np.asarray(track["time_s"])[part]]
 
         inversion = inverter.invert(image, camera, landmarks=rows(track["landmarks"], part, inverter), latents=latents)
         edited = self._edited(inverter, inversion, times)
-        results = _coarse(inversion, image)
+        results = _coarse(inverter.reconstruction(inversion), image)
         for number, view in enumerate(self.views):
             # Cameras are worked out on the CPU: the same ones whatever the device.
-            target = view_cameras(view, camera.to("cpu"), torch.tensor(times))
-            picture = inverter.synthesize(inversion, target.to(image.device), edited)
+            target = view_cameras(view, camera.to("cpu"), torch.tensor(times), inverter.orbit)
+            seen_from = inversion.camera if view.kind == "input" else target.to(image.device)
+            picture = inverter.synthesize(inversion, seen_from, edited)
             results[f"rgb_{number}"] = to_array(picture.image)
-            results[f"depth_{number}"] = depth_codes(picture.depth, picture.alpha)
+            results[f"depth_{number}"] = depth_codes(picture.depth, picture.alpha, self.depth)
             results[f"camera_{number}"] = target.to_eg3d().numpy()
         return results
 
-    def _edited(self, inverter: Inverter, inversion: Inversion, times: list[float]) -> EditedHead | None:
+    def _edited(self, inverter: Model, inversion: Any, times: list[float]) -> Any:
         latents, strengths = inversion.latents, [[edit.strength(time) for edit in self.edits] for time in times]
         wanted = torch.tensor(strengths)
         if wanted.any():
@@ -113,24 +119,19 @@ class Portrait:
             results[f"depth_{number}"][missing] = 0
 
 
-def _coarse(inversion: Inversion, image: Tensor) -> dict[str, NDArray]:
-    """The global reconstruction over grey, and how far it is from the picture where the head is."""
-    coarse = inversion.coarse
-    shown = 2 * (coarse.color + 0.5 * (1 - coarse.alpha)) - 1
-    weight = coarse.alpha * inversion.lifted.matte
+def _coarse(shown: Reconstruction, image: Tensor) -> dict[str, NDArray]:
+    """The global reconstruction, and how far it is from the picture where it counts."""
 
-    def mean_on_head(values: Tensor) -> NDArray[np.float32]:
-        mean = (values * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
-        return np.asarray(mean.nan_to_num().cpu().numpy(), np.float32)
+    def mean(values: Tensor) -> NDArray[np.float32]:
+        total = (values * shown.weight).sum(dim=(1, 2, 3)) / shown.weight.sum(dim=(1, 2, 3))
+        return np.asarray(total.nan_to_num().cpu().numpy(), np.float32)
 
-    return {
-        "coarse": to_array(shown),
-        "coarse_mae": mean_on_head((shown - image).abs().mean(dim=1, keepdim=True)),
-        "lifted_share": mean_on_head(inversion.lifted.confidence),
-    }
+    lifted = np.full(len(image), np.nan, np.float32) if shown.lifted is None else mean(shown.lifted)
+    error = (shown.image - image).abs().mean(dim=1, keepdim=True)
+    return {"coarse": to_array(shown.image), "coarse_mae": mean(error), "lifted_share": lifted}
 
 
-def depth_codes(depth: Tensor, alpha: Tensor) -> NDArray[np.uint16]:
+def depth_codes(depth: Tensor, alpha: Tensor, stored: DepthCode = EG3D_DEPTH) -> NDArray[np.uint16]:
     """16-bit codes of distances along the rays, 0 where the head covers less than half. [B, 1, S, S] → [B, S, S]"""
-    code = ((depth - DEPTH_OFFSET) / DEPTH_SCALE).round().clamp(1, 65535)
+    code = ((depth - stored.offset) / stored.scale).round().clamp(1, 65535)
     return torch.where(alpha > 0.5, code, 0)[:, 0].to(torch.int32).cpu().numpy().astype(np.uint16)

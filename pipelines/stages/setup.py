@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from e3dge_video.inversion.inverter import Inverter
-from e3dge_video.inversion.load import load_inverter
+from e3dge_video.inversion.load import load_portrait_model
+from e3dge_video.inversion.paper import PaperInverter
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class SetupModel:
     files: tuple[tuple[str, str], ...]
     toon: float = 0.0
 
-    def __call__(self) -> Inverter:
+    def __call__(self) -> Inverter | PaperInverter:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.backends.cudnn.benchmark = False
-        return load_inverter(str(self.model), device=self.device, toon=self.toon)
+        return load_portrait_model(str(self.model), device=self.device, toon=self.toon)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +26,21 @@ class FollowPerson:
         times_s: Time of each frame from the clip's start, seconds.
         person: Which person.
         smooth_s: Window of the sliding mean, seconds.
+        crop: Which generator's crop.
     """
 
     video: Path
     times_s: tuple[float, ...]
     person: int
     smooth_s: float
+    crop: Literal["eg3d", "ffhq"] = "eg3d"
 
     def __call__(self, chunks: Sequence[Chunk], scan: Sequence[Payload]) -> BarrierResult:
         parts, times = list(scan), np.array(self.times_s)
         found = ScanResult.concatenate(
             [ScanResult.from_arrays({name: np.asarray(value) for name, value in part.items()}) for part in parts]
         )
-        track = track_person(found, times, TrackOptions(person=self.person))
+        track = track_person(found, times, TrackOptions(person=self.person, crop=self.crop))
         if not track.valid.any():
             raise InputError(self._no_face(found))
         crop = smooth_crops(track.crop, times, track.run, self.smooth_s) if self.smooth_s > 0 else track.crop

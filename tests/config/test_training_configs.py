@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from e3dge_video.config.encoders import LocalBranchConfig
 from e3dge_video.config.load import config_root, from_mapping, read_values, to_mapping
 from e3dge_video.training.pack import PackRun
 from e3dge_video.training.runs import (
@@ -18,7 +20,7 @@ from e3dge_video.training.runs import (
     MatteRun,
     PoseRun,
 )
-from e3dge_video.training.taught_runs import TaughtGlobalRun, TaughtPackRun, TaughtPoseRun
+from e3dge_video.training.taught_runs import TaughtGlobalRun, TaughtLocalRun, TaughtPackRun, TaughtPoseRun
 from e3dge_video.training.toon import ToonRun
 from e3dge_video.weights.public_files import public_files
 
@@ -27,6 +29,10 @@ SCHEMAS = {
     "global": (GlobalRun, TaughtGlobalRun),
     "pose": (PoseRun, TaughtPoseRun),
     "pack": (PackRun, TaughtPackRun),
+    "local": (LocalRun, TaughtLocalRun),
+    "align": (LocalRun, TaughtLocalRun),
+    "blend": (BlendRun, None),
+    "toon": (ToonRun, None),
     "codes": (GlobalRun, None),
     "landmarks": (LandmarkRun, None),
     "matte": (MatteRun, None),
@@ -35,10 +41,9 @@ SCHEMAS = {
     "folds": (GeneratorRun, None),
     "render": (GeneratorRun, None),
     "mapping": (GeneratorRun, None),
-    "align": (None, LocalRun),
-    "blend": (None, BlendRun),
-    "toon": (ToonRun, None),
 }
+#: Names of the paper's runs, by their models, but for StyleSDF's.
+MODELS = ("eg3d_ffhq", "afhq_cats", "shapenet_chairs")
 FILES = sorted((config_root() / "training").glob("*.yaml"))
 PAPER = [path for path in FILES if not path.stem.startswith(("starter", "attributes", "toon"))]
 
@@ -46,7 +51,8 @@ PAPER = [path for path in FILES if not path.stem.startswith(("starter", "attribu
 def options(path: Path) -> object:
     values, kind = read_values(path), path.stem.split("_")[-1]
     assert kind in SCHEMAS, f"{path.name}: of which schema is it?"
-    schema = SCHEMAS[kind]["model" in values]
+    # The starter's branch, too, names the model that it belongs to.
+    schema = SCHEMAS[kind]["model" in values and not path.stem.startswith("starter")]
     assert schema is not None
     return from_mapping(schema, values, source=path.name)
 
@@ -60,7 +66,8 @@ def test_configurations_are_read_strictly(path: Path) -> None:
 def test_the_papers_configurations_are_all_there() -> None:
     names = {path.stem for path in PAPER}
     faces = {f"{generator}_ffhq_{stage}" for generator in ("eg3d", "stylesdf") for stage in ("global", "pose")}
-    assert faces | {"afhq_cats_global", "shapenet_chairs_global"} <= names
+    others = {f"{kind}_{stage}" for kind in (*MODELS, "stylesdf_ffhq") for stage in ("local", "align")}
+    assert faces | others | {"afhq_cats_global", "shapenet_chairs_global"} <= names
 
 
 @pytest.mark.parametrize("path", [p for p in PAPER if p.stem.endswith("global")], ids=lambda p: p.stem)
@@ -83,6 +90,28 @@ def test_the_pose_head_is_trained_as_the_paper_says(path: Path) -> None:
     assert isinstance(run, TaughtPoseRun)
     assert (run.loop.steps, run.loop.learning_rate) == (50_000, 5e-5) and 4 * run.stage.batch == 24
     assert run.encoder.name == path.stem.replace("pose", "global")
+
+
+@pytest.mark.parametrize("path", [p for p in PAPER if p.stem.endswith(("local", "align"))], ids=lambda p: p.stem)
+def test_the_local_branch_is_trained_as_the_paper_says(path: Path) -> None:
+    run = options(path)
+    assert isinstance(run, TaughtLocalRun)
+    stage, faces, two_views = run.stage, "ffhq" in path.stem, path.stem.endswith("align")
+    assert (run.loop.learning_rate, run.loop.betas, run.samples) == (5e-5, (0.9, 0.999), 48)
+    assert 4 * 2 * stage.heads == 24 and stage.camera == "predicted"
+    assert (stage.views, run.branch.mode) == (("swapped", "hybrid") if two_views else ("source", "projected"))
+    assert (stage.image.l2, stage.image.identity) == (1, 0.1 if faces else 0)
+    assert stage.image.perceptual == (1.0 if two_views else 0.8) and stage.alignment == 1
+    assert (stage.adversarial is not None) == two_views
+    if stage.adversarial is not None:
+        weights = stage.adversarial.weights
+        assert (weights.generator, weights.discriminator, weights.r1) == (0.01, 0.01, 10)
+        assert 2 << len(stage.adversarial.channels) == stage.teacher.image_size
+    released = path.stem.startswith(("stylesdf", "shapenet"))
+    assert run.branch.film_head == ("residual" if released else "deep")
+    # EG3D's box, one world unit wide, becomes [-1, 1]; StyleSDF's points stay what the released weights know.
+    assert run.branch.coordinate_scale == (1 if released else 2)
+    assert replace(run.branch, mode="hybrid", film_head="residual", coordinate_scale=1.0) == LocalBranchConfig()
 
 
 def test_comments_name_published_files() -> None:

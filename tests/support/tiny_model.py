@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
-from e3dge_video.config.encoders import GlobalEncoderConfig, MatteConfig, PSPConfig, StyleHeadConfig
+from e3dge_video.config.encoders import (
+    GlobalEncoderConfig,
+    HybridConfig,
+    HybridEncodersConfig,
+    LocalBranchConfig,
+    MatteConfig,
+    PSPConfig,
+    StyleHeadConfig,
+)
 from e3dge_video.config.generators import (
     BackboneConfig,
     DecoderConfig,
@@ -20,14 +29,16 @@ from e3dge_video.config.generators import (
 from e3dge_video.config.stylesdf import SirenConfig, StyleDecoderConfig, StyleSDFConfig
 from e3dge_video.geometry.face_template import MEAN_68
 from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE
-from e3dge_video.models.build import build_generator
+from e3dge_video.models.build import build_generator, build_psp
+from e3dge_video.models.discriminators import ViewpointDiscriminator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
-from e3dge_video.models.encoders.pose_encoder import PoseEncoder
+from e3dge_video.models.encoders.hybrid import HybridEncoders, LocalBranch
+from e3dge_video.models.encoders.pose_encoder import PoseEncoder, ViewpointEncoder
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.matting import MatteNet
 from e3dge_video.training.toon import add_toon
-from e3dge_video.weights.bundle import BundleSpec, EditSpec, ToonSpec, read_bundle, write_bundle
+from e3dge_video.weights.bundle import DETAIL_FILE, BundleSpec, EditSpec, ToonSpec, read_bundle, write_bundle
 
 GENERATOR = EG3DConfig(
     z_dim=189,
@@ -55,6 +66,11 @@ PSP = PSPConfig(
     stages=((8, 1), (8, 1), (16, 1), (16, 1)),
     heads=(StyleHeadConfig(2, 32), StyleHeadConfig(2, 64), StyleHeadConfig(2, 128)),
 )
+#: A small local branch.
+BRANCH = LocalBranchConfig(
+    stem_width=4, base_width=8, channels=16, stacks=1, depth=1, aligner_widths=(4, 4, 8, 8), film_head="deep",
+    film_width=16, coordinate_scale=2.5,
+)  # fmt: skip
 MATTE = MatteConfig(input_size=32, widths=(4, 8))
 #: As many rows of W+ as the tiny EG3D.
 STYLESDF = StyleSDFConfig(
@@ -126,3 +142,61 @@ def write_tiny_toon(folder: Path) -> Path:
     }
     add_toon(folder, folder, photo, toon, ToonSpec("tiny cartoons", "CC0-1.0"), {"data": "none: random weights"})
     return folder
+
+
+def write_tiny_paper(folder: Path, config: GeneratorConfig = GENERATOR, *, local: bool = True) -> Path:
+    """A tiny bundle with the paper's E0 and E_ξ as its generator teaches them, and a local branch if wanted."""
+    bundle = read_bundle(write_tiny_bundle(folder, config))
+    encoder = build_psp(PSP, config)
+    encoder.mean_latents.copy_(build_generator(config).map(torch.randn(16, config.z_dim)).mean(dim=0).detach())
+    pose_encoder = ViewpointEncoder(*encoder.feature_shape)
+    with torch.no_grad():
+        pose_encoder.out.weight.normal_(0, 0.01)
+    parts = {"encoder": encoder, "pose_encoder": pose_encoder}
+    tensors = {
+        GENERATOR_FILE: bundle.tensors[GENERATOR_FILE],
+        ENCODER_FILE: {f"{name}.{k}": v for name, module in parts.items() for k, v in module.state_dict().items()},
+        EDITS_FILE: {k: v for k, v in bundle.tensors[EDITS_FILE].items() if k != EXPRESSION_KEY},
+    }
+    spec = replace(bundle.spec, encoder=None, matte=None, psp=PSP)
+    if local:
+        branch = _speaking(LocalBranch(BRANCH, build_generator(config).feature_width))
+        spec = replace(spec, local=BRANCH)
+        tensors[DETAIL_FILE] = {f"local.{k}": v for k, v in branch.state_dict().items()}
+    (folder / "model.json").unlink()
+    write_bundle(folder, spec, tensors, exact=True)
+    return folder
+
+
+def write_tiny_hybrid(folder: Path, config: StyleSDFConfig = STYLESDF) -> Path:
+    """A tiny StyleSDF with encoders as E3DGE released them, narrow, and a local branch that took the released one's
+    place.
+    """
+    assert config.decoder is not None
+    bundle = read_bundle(write_tiny_bundle(folder, config))
+    rows, widths = (config.field_rows, config.decoder_rows), (config.siren.width, config.decoder.w_dim)
+    sizes = HybridEncodersConfig(rows[0], widths[0], rows[1], widths[1], local="none", stages=PSP.stages)
+    hybrid = HybridConfig(sizes, viewpoints=(8, 8, 8, 8))
+    viewpoints = ViewpointDiscriminator(hybrid.viewpoints)
+    with torch.no_grad():
+        viewpoints.output.weight[1:].mul_(0.2)  # not too far from the front
+    parts = {"encoders": HybridEncoders(sizes), "viewpoints": viewpoints}
+    branch = _speaking(LocalBranch(BRANCH, config.siren.width))
+    tensors = {
+        GENERATOR_FILE: bundle.tensors[GENERATOR_FILE],
+        ENCODER_FILE: {f"{name}.{k}": v for name, module in parts.items() for k, v in module.state_dict().items()},
+        EDITS_FILE: {k: v for k, v in bundle.tensors[EDITS_FILE].items() if k != EXPRESSION_KEY},
+        DETAIL_FILE: {f"local.{k}": v for k, v in branch.state_dict().items()},
+    }
+    spec = replace(bundle.spec, encoder=None, matte=None, hybrid=hybrid, local=BRANCH, crop="ffhq")
+    (folder / "model.json").unlink()
+    write_bundle(folder, spec, tensors, exact=True)
+    return folder
+
+
+def _speaking(branch: LocalBranch) -> LocalBranch:
+    """The branch with something to say: a fresh one's FiLM is the identity."""
+    for parameter in branch.film_head.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return branch

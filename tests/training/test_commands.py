@@ -17,7 +17,17 @@ from e3dge_video.config.load import to_mapping
 from e3dge_video.inversion.load import load_generator, load_psp
 from e3dge_video.training.runs import averaged
 from e3dge_video.weights.bundle import read_spec
-from tests.support.tiny_model import ENCODER, GENERATOR, MATTE, PSP, STYLESDF, write_tiny_bundle
+from tests.support.tiny_model import (
+    BRANCH,
+    ENCODER,
+    GENERATOR,
+    MATTE,
+    PSP,
+    STYLESDF,
+    write_tiny_bundle,
+    write_tiny_hybrid,
+    write_tiny_paper,
+)
 from tests.support.training_runs import log_figures
 
 LOOP = [
@@ -79,6 +89,17 @@ def commands(tiny_heads: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
         "stage.image={perceptual_network: features-ours, identity: 0}",
         *teaching,
     ]
+    taught, released = write_tiny_paper(root / "taught"), write_tiny_hybrid(root / "released")
+    branch = [
+        f"branch={value(BRANCH)}",
+        "init=null",
+        "stage.heads=1",
+        "stage.image={perceptual_network: features-ours, identity: 0}",
+        "stage.teacher={image_size: 32, curriculum: true}",
+        "stage.evaluate_heads=2",
+        "samples=8",
+    ]
+    judged = "stage.adversarial.channels=[8, 8, 8, 4]"
     points = [
         f"points.{data}",
         f"points.{held_out}",
@@ -124,6 +145,18 @@ def commands(tiny_heads: Path, tmp_path_factory: pytest.TempPathFactory) -> dict
             f"encoder={root / 'whole' / 'global of stylesdf'}",
             *teaching,
         ),
+        "local of eg3d": arguments("local", "eg3d_ffhq_local", f"model={taught}", *branch, "branch.mode=projected"),
+        "align of eg3d": arguments("align", "eg3d_ffhq_align", f"model={taught}", *branch, judged),
+        "align of stylesdf": arguments("align", "stylesdf_ffhq_align", f"model={released}", *branch, judged),
+        "align of the starter": arguments(
+            "align",
+            "starter_align",
+            f"model={bundle}",
+            f"branch={value(BRANCH)}",
+            f"stage.pairs.{data}",
+            f"stage.pairs.{held_out}",
+            "stage.evaluate_heads=2",
+        ),
     } | {"root": [str(root)]}
 
 
@@ -149,6 +182,10 @@ NAMES = (
     "global of stylesdf",
     "pose of eg3d",
     "pose of stylesdf",
+    "local of eg3d",
+    "align of eg3d",
+    "align of stylesdf",
+    "align of the starter",
 )
 
 
@@ -216,7 +253,7 @@ def test_what_a_generator_taught_can_be_packed_beside_it(
     assert "image_loss" in spec.provenance["taught"]["runs"]["encoder"]["options"]
     assert str(runs) not in (tmp_path / "taught" / "model.json").read_text()
     run("models", "info", str(tmp_path / "taught"))
-    assert "the paper's E0 and E_ξ; for use from Python" in capsys.readouterr().out
+    assert "the paper's E0 and E_ξ, taught by this generator" in capsys.readouterr().out
 
 
 Refused = Callable[[list[str]], str]

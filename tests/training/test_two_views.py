@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from e3dge_video.config.encoders import LocalBranchConfig
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.projection import project, sample_map, unproject
 from e3dge_video.inversion.inverter import Inverter
@@ -18,15 +17,12 @@ from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.encoders.residual_blender import CANDIDATES, INPUTS, ResidualBlender
 from e3dge_video.training.augmentation import AugmentationConfig
 from e3dge_video.training.blend_stage import BlendStage, BlendStageConfig
+from e3dge_video.training.local_losses import HeadLoss
 from e3dge_video.training.local_stage import LocalStage, LocalStageConfig
 from e3dge_video.training.view_pairs import HeadViewPairs, PairConfig
-from tests.support.tiny_model import write_tiny_bundle
+from tests.support.tiny_model import BRANCH, write_tiny_bundle
 
 CLEAN = AugmentationConfig(blur=0, rescale=0, sharpen=0, jpeg=0, noise=0)
-BRANCH = LocalBranchConfig(
-    stem_width=4, base_width=8, channels=16, stacks=1, depth=1, aligner_widths=(4, 4, 8, 8), film_head="deep",
-    film_width=16, coordinate_scale=2.5,
-)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +86,8 @@ def test_pairs_with_edits(tiny_heads: Path, edited_heads: Path) -> None:
 def test_local_stage_trains_the_branch_alone(model: Inverter, tiny_heads: Path, mode: str) -> None:
     torch.manual_seed(0)
     branch = LocalBranch(replace(BRANCH, mode=mode), model.generator.feature_width)
-    stage = LocalStage(model, branch, pairs(tiny_heads, color=0), LocalStageConfig(heads=1, evaluate_heads=1))
+    config = LocalStageConfig(heads=1, evaluate_heads=1)
+    stage = LocalStage(model, branch, pairs(tiny_heads, color=0), HeadLoss(config), config)
     optimizer = torch.optim.Adam(stage.parameters(), lr=3e-3)
     history = []
     for _ in range(12):
@@ -113,7 +110,7 @@ def test_source_view_alone(model: Inverter, tiny_heads: Path) -> None:
     """Each picture is compared with itself: what the two views hold plays no part in one another."""
     branch = LocalBranch(replace(BRANCH, mode="projected"), model.generator.feature_width)
     config = LocalStageConfig(heads=1, views="source", camera="true")
-    losses = LocalStage(model, branch, pairs(tiny_heads), config).losses(0, np.random.default_rng(1))
+    losses = LocalStage(model, branch, pairs(tiny_heads), HeadLoss(config), config).losses(0, np.random.default_rng(1))
     assert set(losses) == {"image", "neural", "edges", "contrast"}
 
 

@@ -46,7 +46,7 @@ class HybridEncoders(nn.Module):
         super().__init__()
         self.config = config
         self.global_encoder = HybridPSP(
-            config.field_rows, config.field_width, config.decoder_rows, config.decoder_width
+            config.field_rows, config.field_width, config.decoder_rows, config.decoder_width, config.stages
         )
         branch = config.branch()
         self.local = None if branch is None else LocalBranch(branch, config.field_width)

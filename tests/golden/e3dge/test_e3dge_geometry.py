@@ -18,7 +18,7 @@ from torch import Tensor
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import axial_depth
 from e3dge_video.geometry.trajectories import stylesdf_ellipse, stylesdf_pan
-from e3dge_video.inversion.hybrid import optical_depth
+from e3dge_video.inversion.branch_views import optical_depth
 from e3dge_video.models.generators.base import Planes
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.models.generators.stylesdf.sdf_renderer import FieldSums

@@ -34,8 +34,9 @@ from torch.nn.functional import avg_pool2d
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import axial_depth, in_image, project
-from e3dge_video.inversion.hybrid import HybridInversion, HybridInverter, optical_depth
-from e3dge_video.inversion.load import load_hybrid_inverter
+from e3dge_video.inversion.branch_views import optical_depth
+from e3dge_video.inversion.load import load_paper_inverter
+from e3dge_video.inversion.paper import PaperInversion, PaperInverter
 from e3dge_video.models.encoders.fusion import positional_encoding
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.generators.stylesdf.sdf_renderer import SurfaceRender
@@ -67,7 +68,7 @@ def write_files(folder: Path) -> list[Path]:
     return [folder / f"{name}.pt" for name in files]
 
 
-def imported(folder: Path) -> HybridInverter:
+def imported(folder: Path) -> PaperInverter:
     """The model that an import of these files makes; its mean codes are those of 64 given z."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("E3DGE_CACHE", str(folder))
@@ -76,7 +77,7 @@ def imported(folder: Path) -> HybridInverter:
         done = import_model(files, "hybrid")
         for file in files:
             file.unlink()
-        inverter = load_hybrid_inverter("hybrid")
+        inverter = load_paper_inverter("hybrid")
         shutil.rmtree(done.folder)
     inverter.generator.measure_mean(formula_input("mean_z", 64, 256))
     return inverter
@@ -88,7 +89,7 @@ class Model:
     def __init__(self, folder: Path) -> None:
         self.inverter = imported(folder)
         self.image = (0.5 * formula_input("image", 1, 3, 256, 256)).clamp(-1, 1)
-        branch = self.inverter.encoders.local
+        branch = self.inverter.local
         assert branch is not None and branch.fusion is not None
         self.branch, self.fusion = branch, branch.fusion
         self.found: dict[str, dict[str, Tensor]] = {}
@@ -103,7 +104,7 @@ class Model:
         return self.found[name]
 
     def compute_e0(self) -> Iterator[tuple[str, Tensor]]:
-        encoder, model = self.inverter.encoders.global_encoder, self.inverter.generator
+        encoder, model = self.inverter.observer.encoder, self.inverter.generator
         yield "E0.input_layer", encoder.body.stem(self.image)
         for block, taps in zip((2, 6, 20, 23), encoder.body(self.image), strict=True):
             yield f"E0.body.{block}", taps
@@ -152,7 +153,7 @@ class Model:
         yield from self.rendered("novel", self.inversion, camera)[1]
 
     @cached_property
-    def edited(self) -> HybridInversion:
+    def edited(self) -> PaperInversion:
         """One step along the reference's direction, which is the same for all rows of the field and of the decoder."""
         model, data = self.inverter.generator, tensors(FILE)
         smile = model.pack(
@@ -182,7 +183,7 @@ class Model:
         yield "unit.pe_of_input.pe", positional_encoding(0.12 * formula_input("pe", 16, 3))
 
     def rendered(
-        self, name: str, inversion: HybridInversion, camera: Camera
+        self, name: str, inversion: PaperInversion, camera: Camera
     ) -> tuple[SurfaceRender, list[tuple[str, Tensor]]]:
         """One view, and what the networks on the way took and gave."""
         seen = Recorder(self.branch)

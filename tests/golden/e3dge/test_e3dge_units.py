@@ -99,7 +99,7 @@ def test_units(key: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_checkpoint_tells_the_variant(variant: str) -> None:
-    assert type(branch(variant).film_head) is VARIANTS[variant][1]
+    assert type(branch(variant).film_head.mlp) is VARIANTS[variant][1]
     assert branch(variant).fusion is None
 
 
