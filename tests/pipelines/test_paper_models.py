@@ -92,7 +92,8 @@ def test_an_edit_is_seen_from_everywhere(studio: Studio, made: Path, tmp_path: P
     plain = studio.run(tmp_path / "out", views=OPTIONS["views"]).folder
     for name in ("rgb.mp4", "rgb_yaw+20.mp4"):
         change = np.abs(frames(made, name) - frames(plain, name)).mean(axis=(1, 2, 3))
-        assert change[0] < 0.5 < change[-1]
+        assert change[0] < 0.5 * change[-1], "it begins with nothing; compression spreads a little of it"
+        assert change[-1] > 1
 
 
 def test_chunks_and_executors_give_the_same_bytes(
