@@ -40,6 +40,8 @@ class LiftConfig:
     turned: float = 0.1
     #: How far beyond the crop's border its foreground is continued, fading out, in crop widths.
     margin: float = 0.15
+    #: Angle beside the input view from which on the learned blend counts fully. [rad]
+    aside: float = 0.15
     #: Share of the hidden side's smooth continuation that is applied.
     fill: float = 1.0
 
@@ -255,7 +257,7 @@ class ResidualLift:
             The picture, RGB in [-1, 1] [B, 3, S, S], and the opacity of the head itself [B, 1, S, S].
         """
         reading = self.read(lifted, target, camera, change)
-        added = self._added(reading)
+        added = self._added(reading, lifted.camera, camera)
         if change is not None:
             added = added * torch.lerp(torch.ones_like(reading.weight), reading.shade, reading.weight)
         hull, color = reading.hull, target.color
@@ -308,11 +310,18 @@ class ResidualLift:
             shade=whole if change is None else read[:, 7:8],
         )
 
-    def _added(self, reading: LiftReading) -> Tensor:
+    def _added(self, reading: LiftReading, source: Camera, camera: Camera) -> Tensor:
         """The residual that each place of the target view shows. [B, 3, S, S]"""
         if self.blender is None:
             return torch.lerp(reading.continued, reading.seen, reading.weight)
-        shares = self.blender(reading.features(), reading.weight, reading.mirror_weight)
+        # From the input's own camera a place shows what was seen there and nothing has to be learned, unless an edit
+        # puts something else there.
+        aside = torch.arccos((source.cam2world[:, :3, 2] * camera.cam2world[:, :3, 2]).sum(-1).clamp(-1, 1))
+        trust = torch.maximum(
+            (aside / self.config.aside).clamp(0, 1).view(-1, 1, 1, 1),
+            (reading.replaced / self.config.edit_threshold).clamp(0, 1),
+        )
+        shares = self.blender(reading.features(), reading.weight, reading.mirror_weight, trust)
         return blended(shares, reading.seen, reading.mirrored, reading.continued)
 
     def _facing(self, depth: Tensor, camera: Camera) -> Tensor:

@@ -24,7 +24,7 @@ from e3dge_video.inversion.inverter import Inverter
 from e3dge_video.inversion.lifting import Change, LiftReading, blended
 from e3dge_video.io.images import to_array
 from e3dge_video.models.encoders.residual_blender import ResidualBlender, shares
-from e3dge_video.training.picture_losses import difference_error
+from e3dge_video.training.picture_losses import contrast_error, difference_error
 from e3dge_video.training.view_pairs import HeadViewPairs, PairConfig, ViewPairs
 
 
@@ -39,6 +39,9 @@ class BlendStageConfig:
     batch: int = 8
     color_weight: float = 1.0
     edge_weight: float = 0.5
+    #: How strong detail is around a place, wherever exactly it runs: without it, what two views cannot place alike to
+    #: the pixel would be averaged away.
+    contrast_weight: float = 1.0
     #: Further weight where an edit puts something new: mouths and eyes fill few pixels.
     replaced_weight: float = 2.0
     seed: int = 0
@@ -104,6 +107,8 @@ class BlendStage:
         return {
             f"{kind}_color": config.color_weight * ((made - batch.truth).abs() * weight).mean(),
             f"{kind}_edges": config.edge_weight * difference_error(made * batch.judged, batch.truth * batch.judged),
+            f"{kind}_contrast": config.contrast_weight
+            * contrast_error(made * batch.judged, batch.truth * batch.judged),
         }
 
     @staticmethod

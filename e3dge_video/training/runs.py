@@ -97,6 +97,7 @@ class BlendRun:
 
     model: str = "starter"  # name or folder of the bundle that it will belong to
     widths: tuple[int, ...] = (24, 32, 48, 64)
+    init: Path | None = None
     loop: LoopConfig = field(default_factory=LoopConfig)
     stage: BlendStageConfig = field(default_factory=BlendStageConfig)
 
@@ -213,6 +214,8 @@ def train_blend(run: BlendRun, folder: Path) -> dict[str, float]:
     """Train the residual blend."""
     torch.manual_seed(run.loop.seed)
     blender = ResidualBlender(run.widths)
+    if run.init is not None:
+        load_weights(blender, averaged(run.init), "blender", run.init)
     stage = BlendStage(load_inverter(run.model), blender, run.stage, folder / "examples")
     return train(stage, run.loop, folder, resolved=to_mapping(run))
 

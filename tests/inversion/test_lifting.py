@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions
 from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift, box_mean, clean_rim, push_pull
+from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
 SIZE, RADIUS = 64, 0.2
 
@@ -196,3 +197,18 @@ def test_push_pull_keeps_trusted_values_and_fills_constant_fields_exactly():
 @pytest.mark.parametrize("size", [30, 31])
 def test_push_pull_takes_any_size(size):
     assert push_pull(torch.rand(1, 3, size, size), torch.zeros(1, 1, size, size)).isfinite().all()
+
+
+def test_a_learned_blend_leaves_the_input_view_alone():
+    """Whatever it learned, the input's own camera shows the input; from aside it shows."""
+    torch.manual_seed(0)
+    blender = ResidualBlender((8, 12))
+    torch.nn.init.normal_(blender.out.weight, std=3.0)
+    camera, other = Camera.orbit(0.0, 0.0), Camera.orbit(0.3, 0.1)
+    plain, learned = ResidualLift(), ResidualLift(blender=blender)
+    target = ball(camera, textured=False)
+    images = [lift.render(lifted(camera), target, camera)[0] for lift in (plain, learned)]
+    inside = F.avg_pool2d(target.alpha, 9, 1, 4)[0, 0] > 0.99
+    assert (images[0] - images[1]).abs().mean(dim=1)[0][inside].max() < 0.02
+    aside = [lift.render(lifted(camera), ball(other, textured=False), other)[0] for lift in (plain, learned)]
+    assert (aside[0] - aside[1]).abs().max() > 0.05

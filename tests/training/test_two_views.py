@@ -147,9 +147,10 @@ def test_blend_stage_learns_and_keeps_its_examples(
 
 def test_shares_of_a_fresh_blend_are_the_lifts() -> None:
     blender, weight = ResidualBlender((8, 12)), torch.rand(1, 1, 32, 32)
-    made = blender(torch.randn(1, INPUTS, 16, 16), weight, torch.rand(1, 1, 32, 32))
+    whole = torch.ones_like(weight)
+    made = blender(torch.randn(1, INPUTS, 16, 16), weight, torch.rand(1, 1, 32, 32), whole)
     assert made.shape == (1, len(CANDIDATES), 32, 32)
     torch.testing.assert_close(made.sum(dim=1), torch.ones(1, 32, 32))
     torch.testing.assert_close(made[:, :1], weight, rtol=0, atol=0.03)
-    unseen = blender(torch.randn(1, INPUTS, 16, 16), torch.zeros_like(weight), torch.zeros_like(weight))
+    unseen = blender(torch.randn(1, INPUTS, 16, 16), torch.zeros_like(weight), torch.zeros_like(weight), whole)
     assert float(unseen[:, :2].max()) < 1e-6

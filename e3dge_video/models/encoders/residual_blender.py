@@ -50,11 +50,12 @@ class ResidualBlender(nn.Module):
             x = block(torch.cat([large, skip], dim=1))
         return self.out(x)
 
-    def forward(self, features: Tensor, weight: Tensor, mirror_weight: Tensor) -> Tensor:
+    def forward(self, features: Tensor, weight: Tensor, mirror_weight: Tensor, trust: Tensor) -> Tensor:
         """Shares of the candidates.
 
         Args:
             features: [B, 17, h, h]
+            trust: How far what was learned counts, 0 (the plain lift) to 1. [B, 1, S, S]
             weight: The lift's trust in what was seen at a place, 0..1. [B, 1, S, S], S a multiple of h
             mirror_weight: The same at its mirror image. [B, 1, S, S]
 
@@ -65,7 +66,7 @@ class ResidualBlender(nn.Module):
         size = weight.shape[-2:]
         if learned.shape[-2:] != size:
             learned = F.interpolate(learned, size, mode="bilinear", align_corners=False)
-        return shares(learned, weight, mirror_weight)
+        return shares(trust * learned, weight, mirror_weight)
 
 
 def shares(learned: Tensor, weight: Tensor, mirror_weight: Tensor) -> Tensor:
