@@ -118,7 +118,7 @@ class BlendStage:
         seen, mirrored, continued = batch.residuals.split(3, dim=1)
         if blender is None:
             return batch.base + torch.lerp(continued, seen, weight)
-        mix = shares(blender.logits(batch.features), weight, mirror_weight)
+        mix = shares(blender.logits(batch.features), weight, mirror_weight, torch.ones_like(weight))
         return batch.base + blended(mix, seen, mirrored, continued)
 
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:

@@ -67,6 +67,8 @@ def test_frames_are_adjusted(plain: Path, adjusted: Path) -> None:
     report = json.loads((adjusted / "report.json").read_text())["refinement"]
     assert report["mode"] == "pose+code" and report["loss_after"] < report["loss_before"] and report["steps"] == 3
     assert any("stands in for LPIPS" in term for term in report["objective"]) or "LPIPS" in report["objective"]
+    described = json.loads((adjusted / "portrait.json").read_text())["arrays"]
+    assert described.keys() == after.keys()
     assert "pose+code" in (adjusted / "report.html").read_text()
 
 

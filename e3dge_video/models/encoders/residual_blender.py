@@ -66,15 +66,15 @@ class ResidualBlender(nn.Module):
         size = weight.shape[-2:]
         if learned.shape[-2:] != size:
             learned = F.interpolate(learned, size, mode="bilinear", align_corners=False)
-        return shares(trust * learned, weight, mirror_weight)
+        return shares(learned, weight, mirror_weight, trust)
 
 
-def shares(learned: Tensor, weight: Tensor, mirror_weight: Tensor) -> Tensor:
-    """Shares of the candidates from what is learned and what the lift thinks; with zeros, nearly the lift's own."""
+def shares(learned: Tensor, weight: Tensor, mirror_weight: Tensor, trust: Tensor) -> Tensor:
+    """Shares of the candidates from what is learned and what the lift thinks; where nothing is trusted, the lift's."""
     rest = 1 - weight
-    prior = torch.cat([weight, _FLOOR * rest * mirror_weight, rest, torch.full_like(rest, 1e-3)], dim=1)
+    prior = torch.cat([weight, _FLOOR * trust * rest * mirror_weight, rest, _FLOOR / 20 * trust], dim=1)
     # What was not seen cannot be shown: its share is next to nothing, whatever is learned.
-    return torch.softmax(learned + prior.clamp_min(1e-8).log(), dim=1)
+    return torch.softmax(trust * learned + prior.clamp_min(1e-8).log(), dim=1)
 
 
 def _block(inputs: int, outputs: int) -> nn.Sequential:
