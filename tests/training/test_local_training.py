@@ -143,7 +143,9 @@ def test_a_run_may_start_from_a_bundles_branch_or_from_an_earlier_run(folder: Pa
     own = averaged(folder)["local"]
     still = replace(LOOP, steps=1, learning_rate=0.0)
     train_taught_local(run_of(folder, init=folder, loop=still), tmp_path / "same")
-    assert all(torch.equal(value, own[key]) for key, value in averaged(tmp_path / "same")["local"].items())
+    same = averaged(tmp_path / "same")["local"]
+    learned = [name for name, _ in LocalBranch(BRANCH, 1).named_parameters() if "film_head" not in name]
+    assert all(torch.equal(same[name], own[name]) for name in learned), "all but E_ADA's running statistics"
     source = replace(BRANCH, mode="projected")
     train_taught_local(run_of(folder, branch=source), tmp_path / "local")
     train_taught_local(run_of(folder, init=tmp_path / "local", loop=still), tmp_path / "align")
