@@ -102,6 +102,11 @@ def run(
     video, folder = Path(video), find_bundle(model).absolute()
     spec = read_spec(folder)
     require_encoders(folder, spec)
+    if refine != "none" and spec.encoder is None:
+        raise ConfigError(
+            f"--refine {refine}: the model {spec.name} has no matte, without which background would be learned; choose "
+            "a --model that has one, such as starter"
+        )
     degree = _degree(toon)
     if degree:
         require_toon(folder, spec)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera
@@ -100,11 +101,20 @@ def encode_source(branch: LocalBranch, residual: Tensor, view: View) -> SourceDe
     return SourceDetail(residual, branch.encoder(residual, view.depth) if reads else None, view)
 
 
-def edited_source(branch: LocalBranch, residual: Tensor, view: View) -> SourceDetail:
-    """The same of edited codes, whose reconstruction is `view`: E_ADA moves the residual along with the edit (§4.3)."""
+def edited_source(branch: LocalBranch, residual: Tensor, view: View, changed: Tensor) -> SourceDetail:
+    """The same of edited codes, whose reconstruction is `view`: E_ADA moves the residual along with the edit (§4.3).
+
+    Args:
+        changed: Which codes of the batch the edit moved; the others keep their residual as it is. [B]
+    """
     if branch.config.mode == "hybrid":
-        residual = realigned(branch, residual, view)
+        residual = torch.where(changed.view(-1, 1, 1, 1), realigned(branch, residual, view), residual)
     return encode_source(branch, residual, view)
+
+
+def moved_codes(before: Tensor, after: Tensor) -> Tensor:
+    """Which codes of a batch an edit moved. [B, L, W] twice → [B]"""
+    return (before != after).flatten(1).any(dim=1)
 
 
 def realigned(branch: LocalBranch, residual: Tensor, view: View) -> Tensor:

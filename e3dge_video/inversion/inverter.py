@@ -16,7 +16,14 @@ from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import project
 from e3dge_video.geometry.views import Orbit
 from e3dge_video.inversion.branch_views import DETAIL_SIZE, smooth_view
-from e3dge_video.inversion.detail import SourceDetail, View, detail_toward, edited_source, encode_source
+from e3dge_video.inversion.detail import (
+    SourceDetail,
+    View,
+    detail_toward,
+    edited_source,
+    encode_source,
+    moved_codes,
+)
 from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, Toon, clean_rim
 from e3dge_video.inversion.maps import enlarged_surface, resized
 from e3dge_video.inversion.portrait import Observation, Picture, Reconstruction
@@ -206,7 +213,7 @@ class Inverter(nn.Module):
         else:
             view = self.view(self.generator.render(planes, camera, resolution=self.neural_resolution), camera)
             residual = inversion.local.residual
-            local = edited_source(self.local, residual, view)
+            local = edited_source(self.local, residual, view, moved_codes(inversion.latents, latents))
             layer = self._detailed(planes, latents, camera, residual, local, view)
         return EditedHead(latents, planes, local, layer, Change.between(inversion.layer, layer))
 

@@ -24,6 +24,7 @@ from e3dge_video.inversion.detail import (
     detail_toward,
     edited_source,
     encode_source,
+    moved_codes,
 )
 from e3dge_video.inversion.maps import enlarged_surface
 from e3dge_video.inversion.portrait import Observation, Picture, Reconstruction
@@ -184,7 +185,8 @@ class PaperInverter(nn.Module):
         coarse = self.generator.render(planes, inversion.camera)
         detail = None
         if self.local is not None:
-            detail = edited_source(self.local, inversion.residual, self.view(coarse, inversion.camera))
+            moved, view = moved_codes(inversion.latents, latents), self.view(coarse, inversion.camera)
+            detail = edited_source(self.local, inversion.residual, view, moved)
         return replace(inversion, latents=latents, planes=planes, coarse=coarse, detail=detail)
 
     def toonify(self, inversion: PaperInversion, latents: Tensor) -> PaperInversion:

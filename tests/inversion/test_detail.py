@@ -170,10 +170,12 @@ def test_visibility_by_depth_hides_what_the_head_covers() -> None:
 
 
 def test_edits_realign_only_where_there_is_an_aligner() -> None:
-    moved = edited_source(branch("hybrid"), residual(), view(FRONT))
+    changed, same = torch.tensor([True]), torch.tensor([False])
+    moved = edited_source(branch("hybrid"), residual(), view(FRONT), changed)
+    assert torch.equal(edited_source(branch("hybrid"), residual(), view(FRONT), same).residual, residual())
     assert not torch.equal(moved.residual, residual())
-    assert torch.equal(edited_source(branch("projected"), residual(), view(FRONT)).residual, residual())
-    assert edited_source(branch("aligned"), residual(), view(FRONT)).features is None
+    assert torch.equal(edited_source(branch("projected"), residual(), view(FRONT), changed).residual, residual())
+    assert edited_source(branch("aligned"), residual(), view(FRONT), changed).features is None
 
 
 def test_gradients_reach_the_whole_branch() -> None:
