@@ -144,7 +144,7 @@ class BlendStage:
                     shown = (batch.base, pictures["lift"], pictures["blend"], batch.truth)
                     sheet = [2 * (p * batch.judged + 0.5 * (1 - batch.judged)) - 1 for p in shown]
                     rows += [np.concatenate([to_array(p[k]) for p in sheet], axis=1) for k in range(0, 8, 2)]
-            figures |= {f"{kind}_{name}{where}": s / max(n, 1) for (name, where), (s, n) in sums.items()}
+            figures |= {f"{kind}_{name}{where}": float(s / max(n, 1)) for (name, where), (s, n) in sums.items()}
         half = len(rows) // 2
         return figures, np.concatenate([np.concatenate(rows[:half]), np.concatenate(rows[half:])], axis=1)
 

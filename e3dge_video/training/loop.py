@@ -206,7 +206,9 @@ def _run(
             if step % config.evaluate_every == 0 or last:
                 if journal is not None:
                     with torch.no_grad():
-                        progress.figures, sheet = stage.evaluate(averaged)
+                        figures, sheet = stage.evaluate(averaged)
+                        # Plain numbers: a checkpoint is read back without trusting anything else in it.
+                        progress.figures = {name: float(value) for name, value in figures.items()}
                     journal.evaluation(step, progress.figures, sheet)
                 workers.wait()
             if (step % config.checkpoint_every == 0 or last or stopping) and workers.first:
