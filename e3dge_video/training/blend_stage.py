@@ -143,7 +143,7 @@ class BlendStage:
                 if first < 16:
                     shown = (batch.base, pictures["lift"], pictures["blend"], batch.truth)
                     sheet = [2 * (p * batch.judged + 0.5 * (1 - batch.judged)) - 1 for p in shown]
-                    rows += [np.concatenate([to_array(p[k]) for p in sheet], axis=1) for k in range(0, 8, 2)]
+                    rows += [np.concatenate([to_array(p[k]) for p in sheet], axis=1) for k in range(0, len(batch), 2)]
             figures |= {f"{kind}_{name}{where}": float(s / max(n, 1)) for (name, where), (s, n) in sums.items()}
         half = len(rows) // 2
         return figures, np.concatenate([np.concatenate(rows[:half]), np.concatenate(rows[half:])], axis=1)
@@ -172,14 +172,14 @@ class BlendStage:
         """Both ways of one pair."""
         model, image, landmarks = self.model, pairs.image[0], pairs.landmarks[0]
         observed = model.observe(image, landmarks)
-        w = model.generator.map(pairs.z[0])
-        edited = observed.latents + w.flip(0) - w  # exactly what turns either head into the other
         camera, other = observed.camera, pairs.camera[torch.tensor([1, 0])]
         planes = model.generator.planes(observed.latents)
         coarse = model.layer(planes, observed.latents, camera)
         lifted = model.lift.lift(image, model.foreground(image, landmarks), coarse, camera)
-        change = None
-        if not torch.equal(w[0], w[1]):
+        edited, change = observed.latents, None
+        if not torch.equal(*pairs.z[0]):
+            w = model.generator.map(pairs.z[0])
+            edited = edited + w.flip(0) - w  # exactly what turns either head into the other
             planes = model.generator.planes(edited)
             change = Change.between(coarse, model.layer(planes, edited, camera))
         target = model.layer(planes, edited, other)

@@ -73,13 +73,14 @@ def draw_batch(
         mattes.append(alpha[None])
         views.append(view)
     ids = [int(i) for i in identities]
-    camera = Camera.from_eg3d(torch.from_numpy(data.cameras[ids, views]))
-    points = torch.from_numpy(data.landmarks[ids])
+    # Copied into torch's own memory, whose place is always aligned alike: the last bits of a convolution depend on it.
+    camera = Camera.from_eg3d(torch.tensor(data.cameras[ids, views]))
+    points = torch.tensor(data.landmarks[ids])
     return EncoderBatch(
-        image=torch.from_numpy(np.stack(images)).mul_(2).sub_(1),
+        image=torch.tensor(np.stack(images)).mul_(2).sub_(1),
         landmarks=noisy_landmarks(project(points, camera)[0], rng, landmark_noise),
-        matte=torch.from_numpy(np.stack(mattes)),
-        z=torch.from_numpy(data.z[ids]),
+        matte=torch.tensor(np.stack(mattes)),
+        z=torch.tensor(data.z[ids]),
         camera=camera,
         points=points,
         identities=ids,

@@ -113,8 +113,8 @@ class HeadViewPairs:
     def _pairs(self, rows: NDArray[np.integer], rng: np.random.Generator) -> ViewPairs:
         made = [self._pair(int(row), rng) for row in rows]
         images, truths, alphas, members = zip(*made, strict=True)
-        cameras = Camera.from_eg3d(torch.from_numpy(np.stack([self.data.cameras[m] for pair in members for m in pair])))
-        points = torch.from_numpy(np.stack([self.data.landmarks[row] for pair in members for row, _ in pair]))
+        cameras = Camera.from_eg3d(torch.tensor(np.stack([self.data.cameras[m] for pair in members for m in pair])))
+        points = torch.tensor(np.stack([self.data.landmarks[row] for pair in members for row, _ in pair]))
         landmarks = noisy_landmarks(project(points, cameras)[0], rng, self.config.landmark_noise)
         return ViewPairs(
             image=_stacked(images),
@@ -122,7 +122,7 @@ class HeadViewPairs:
             alpha=_stacked(alphas).add_(1).div_(2),
             landmarks=landmarks.unflatten(0, (-1, 2)),
             camera=cameras,
-            z=torch.from_numpy(np.stack([[self.data.z[row] for row, _ in pair] for pair in members])),
+            z=torch.tensor(np.stack([[self.data.z[row] for row, _ in pair] for pair in members])),
         )
 
     def _pair(
@@ -213,4 +213,4 @@ class _Recolor:
 def _stacked(pairs: tuple[list[NDArray], ...]) -> Tensor:
     """Pictures [S, S, C] in 0..1 → [P, 2, C, S, S] in [-1, 1]"""
     values = np.stack([np.stack([picture.transpose(2, 0, 1) for picture in pair]) for pair in pairs])
-    return torch.from_numpy(values.astype(np.float32)).mul_(2).sub_(1)
+    return torch.tensor(values.astype(np.float32)).mul_(2).sub_(1)  # aligned alike, always
