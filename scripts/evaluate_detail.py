@@ -26,13 +26,13 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from e3dge_video.config.encoders import LocalBranchConfig
 from e3dge_video.config.load import from_mapping
-from e3dge_video.evaluation.metrics import identity_similarity, structural_similarity
+from e3dge_video.evaluation.likeness import masked_error, masked_similarity, person_similarity
+from e3dge_video.evaluation.metrics import structural_similarity
 from e3dge_video.inversion.inverter import Inverter, face_region
 from e3dge_video.inversion.lifting import ResidualLift
 from e3dge_video.inversion.load import load_inverter
@@ -42,9 +42,9 @@ from e3dge_video.models.encoders.residual_blender import ResidualBlender
 from e3dge_video.pipelines.clip_frames import ClipFrames, Frames
 from e3dge_video.pipelines.jsonfile import write_json
 from e3dge_video.training.image_losses import ImageLossConfig, image_losses
-from e3dge_video.training.local_stage import LocalStage, LocalStageConfig
+from e3dge_video.training.local_stage import TwoViews
 from e3dge_video.training.losses import structural_distance
-from e3dge_video.training.runs import averaged, run_config
+from e3dge_video.training.runs import averaged, load_weights, run_config
 from e3dge_video.training.view_pairs import HeadViewPairs, PairConfig
 from e3dge_video.weights.bundle import read_spec
 from e3dge_video.weights.catalog import find_bundle
@@ -82,20 +82,18 @@ def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
     """Table 3 on rendered heads."""
     model = load_inverter(arguments.model)
     pairs = HeadViewPairs(PairConfig(data=arguments.data))
-    judge = Judge(model)
+    judge, views = Judge(model), TwoViews(model)
     rows: dict[str, LocalBranch | None] = {"global": None}
     for text in arguments.runs:
         name, _, folder = text.partition("=")
         rows[name] = branch_of(Path(folder), model)
     table, sheet = {}, []
     for name, branch in rows.items():
-        # A branch that is not there changes nothing: the global reconstruction is that of any stage.
-        stage = LocalStage(model, branch or projected(model), pairs, LocalStageConfig())
         figures: dict[str, list[float]] = {}
         column = []
         for k in range(arguments.count):
             one = pairs.held_out(k)
-            drawn = stage.pictures(one, branch)
+            drawn = views.pictures(one, branch)
             for kind, image, truth, alpha in drawn:
                 for metric, value in judge(image, truth, alpha, one.landmarks[0]).items():
                     figures.setdefault(f"{kind} {metric}", []).append(value)
@@ -104,7 +102,7 @@ def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
         table[name] = {key: float(np.mean(values)) for key, values in figures.items()}
         sheet.append(np.concatenate(column))
         log.info("%-10s %s", name, "  ".join(f"{k} {v:.3f}" for k, v in table[name].items()))
-    truths = [stage.pictures(pairs.held_out(k), None) for k in range(6)]
+    truths = [views.pictures(pairs.held_out(k), None) for k in range(min(6, arguments.count))]
     sheet.append(np.concatenate([np.concatenate([to_array(t[0]) for _, _, t, _ in one], axis=1) for one in truths]))
     cv2.imwrite(str(arguments.out) + "_heads.png", np.concatenate(sheet, axis=1)[..., ::-1])
     return table
@@ -131,27 +129,16 @@ class Judge:
             figures["features"] = float(structural_distance(image, truth).mean())
         else:
             figures["LPIPS"] = float(self.perceptual(image, truth).mean())
-        if self.recognizer is not None:
-            crops = (F.interpolate(x, (256, 256), mode="area") for x in (image, truth))
-            figures["identity"] = float(identity_similarity(self.recognizer, *crops).mean())
-        else:
-            mean = self.model.encoder.mean_latents
-            codes = [(self.model.observe(x, landmarks).latents - mean).flatten(1) for x in (image, truth)]
-            figures["E0"] = float(F.cosine_similarity(*codes).mean())
-        return figures
+        kind, alike = person_similarity(self.model, self.recognizer, image, truth, landmarks)
+        return figures | {kind: alike}
 
 
 def branch_of(folder: Path, model: Inverter) -> LocalBranch:
     """The local branch of a run, averaged weights."""
     config = from_mapping(LocalBranchConfig, run_config(folder)["branch"], source=str(folder))
     branch = LocalBranch(config, model.generator.feature_width)
-    branch.load_state_dict(averaged(folder)["local"])
+    load_weights(branch, averaged(folder), "local", folder)
     return branch.eval().requires_grad_(False)
-
-
-def projected(model: Inverter) -> LocalBranch:
-    """Any branch."""
-    return LocalBranch(LocalBranchConfig(mode="projected", channels=32, stacks=1), model.generator.feature_width)
 
 
 @torch.no_grad()
@@ -229,32 +216,19 @@ def pair(
     figures = {}
     for name, image in images.items():
         figures[name] = {
-            "head MAE": mean_on((image - b.image).abs(), head),
-            "face MAE": mean_on((image - b.image).abs(), face),
-            "hidden MAE": mean_on((image - b.image).abs(), hidden),
-            "head SSIM": similarity(image, b.image, head),
-            "face SSIM": similarity(image, b.image, face),
+            "head MAE": masked_error(image, b.image, head),
+            "face MAE": masked_error(image, b.image, face),
+            "hidden MAE": masked_error(image, b.image, hidden),
+            "head SSIM": masked_similarity(image, b.image, head),
+            "face SSIM": masked_similarity(image, b.image, face),
         }
     return figures, [to_array(x[0]) for x in (*images.values(), b.image)]
-
-
-def mean_on(values: Tensor, weight: Tensor) -> float:
-    """Mean where the weight is. [B, C, S, S], [B, 1, S, S]"""
-    return float((values.mean(dim=1, keepdim=True) * weight).sum() / weight.sum().clamp_min(1))
-
-
-def similarity(image: Tensor, truth: Tensor, weight: Tensor) -> float:
-    """SSIM of what the weight leaves, within its bounding box."""
-    rows, columns = (torch.nonzero((weight[0, 0] > 0.5).any(dim=d))[:, 0] for d in (1, 0))
-    box = (..., slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
-    mask = (weight > 0.5).float()
-    return float(structural_similarity((image * mask)[box], (truth * mask)[box]))
 
 
 def blender_of(folder: Path) -> ResidualBlender:
     """The blend of a run, averaged weights."""
     blender = ResidualBlender(tuple(run_config(folder)["widths"]))
-    blender.load_state_dict(averaged(folder)["blender"])
+    load_weights(blender, averaged(folder), "blender", folder)
     return blender.eval().requires_grad_(False)
 
 

@@ -34,12 +34,11 @@ import cv2
 import numpy as np
 import safetensors.torch
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from e3dge_video.errors import ModelError
-from e3dge_video.evaluation.metrics import identity_similarity, structural_similarity
+from e3dge_video.evaluation.likeness import masked_error, masked_similarity, person_similarity
 from e3dge_video.faces.landmarks import LandmarkBackend, LandmarkOptions, choose_backend, load_backend
 from e3dge_video.faces.pose import camera_angles
 from e3dge_video.geometry.cameras import Camera
@@ -47,7 +46,7 @@ from e3dge_video.inversion.inverter import Inverter, face_region
 from e3dge_video.inversion.lifting import Layer
 from e3dge_video.inversion.refinement.frames import refine_frames
 from e3dge_video.inversion.refinement.load import MetricFiles, find_metric_files, load_objective
-from e3dge_video.inversion.refinement.objective import Objective, head_weight, weighted_mean
+from e3dge_video.inversion.refinement.objective import Objective, head_weight
 from e3dge_video.io.images import to_array
 from e3dge_video.pipelines.clip_frames import ClipFrames, Frames
 from e3dge_video.pipelines.jsonfile import write_json
@@ -182,13 +181,14 @@ class Judge:
         final = inverter.synthesize(inversion, inversion.camera).image
         head = inversion.coarse.alpha * inversion.lifted.matte
         figures = {
-            "coarse MAE": error(coarse, frame.image, face),
-            "coarse SSIM": similarity(coarse, frame.image, face),
-            "coarse MAE head": error(coarse, frame.image, head),
-            "final MAE": error(final, frame.image, face),
+            "coarse MAE": masked_error(coarse, frame.image, face),
+            "coarse SSIM": masked_similarity(coarse, frame.image, face),
+            "coarse MAE head": masked_error(coarse, frame.image, head),
+            "final MAE": masked_error(final, frame.image, face),
             "points": self._points(frame.image, coarse),
-            **self._identity(inverter, frame, coarse),
         }
+        kind, alike = person_similarity(inverter, self.recognizer, coarse, frame.image, frame.landmarks)
+        figures[kind] = alike
         pictures = [coarse, final]
         for degrees in (-SIDE_DEG, SIDE_DEG):
             pose = frame.camera.pose()
@@ -204,10 +204,10 @@ class Judge:
         same = inverter.synthesize(inversion, b.camera).image
         moved = inverter.synthesize(inversion, b.camera, inverter.edit(inversion, b.latents)).image
         return {
-            "A→B same MAE": error(same, b.image, face),
-            "A→B same SSIM": similarity(same, b.image, face),
-            "A→B moved MAE": error(moved, b.image, face),
-            "A→B moved SSIM": similarity(moved, b.image, face),
+            "A→B same MAE": masked_error(same, b.image, face),
+            "A→B same SSIM": masked_similarity(same, b.image, face),
+            "A→B moved MAE": masked_error(moved, b.image, face),
+            "A→B moved SSIM": masked_similarity(moved, b.image, face),
         }
 
     def _points(self, image: Tensor, coarse: Tensor) -> float:
@@ -221,31 +221,10 @@ class Judge:
         eyes = np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0))
         return float(100 * np.linalg.norm(points - other.points, axis=1)[17:].mean() / eyes)
 
-    def _identity(self, inverter: Inverter, frame: Frames, coarse: Tensor) -> dict[str, float]:
-        if self.recognizer is not None:
-            images = [F.interpolate(x, (256, 256), mode="bilinear", antialias=True) for x in (coarse, frame.image)]
-            return {"identity": float(identity_similarity(self.recognizer, *images))}
-        mean = inverter.encoder.mean_latents
-        codes = [(inverter.observe(x, frame.landmarks).latents - mean).flatten() for x in (coarse, frame.image)]
-        return {"E0": float(F.cosine_similarity(*codes, dim=0))}
-
 
 def shown(layer: Layer) -> Tensor:
     """A head over grey. [B, 3, S, S]"""
     return 2 * (layer.color + 0.5 * (1 - layer.alpha)) - 1
-
-
-def error(image: Tensor, truth: Tensor, weight: Tensor) -> float:
-    """MAE where the weight is."""
-    return float(weighted_mean((image - truth).abs(), weight))
-
-
-def similarity(image: Tensor, truth: Tensor, weight: Tensor) -> float:
-    """SSIM of what the weight leaves, within its bounding box."""
-    rows_, columns = (torch.nonzero((weight[0, 0] > 0.5).any(dim=d))[:, 0] for d in (1, 0))
-    box = (..., slice(int(rows_[0]), int(rows_[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1))
-    mask = (weight > 0.5).float()
-    return float(structural_similarity((image * mask)[box], (truth * mask)[box]))
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class TaughtLocalConfig(StepConfig, PaperTerms):
 
 
 @dataclass(frozen=True)
-class _Inverted:
+class Inverted:
     """Pictures, their codes, and what is missing of them; everything without gradients."""
 
     latents: Tensor
@@ -89,57 +89,30 @@ class _Inverted:
     view: View
 
 
-class LocalStage:
-    """Local branch on a frozen global model.
+class TwoViews:
+    """Pairs as a frozen global model reconstructs them, with local detail or without.
 
     Args:
         model: E0, E_ξ and G, in evaluation mode, their statistics included.
-        branch: What is trained.
-        pairs: Pictures.
-        loss: What they are compared by.
-        config: What one step draws.
+        predicted: Whether the coarse reconstruction stands at E_ξ's camera; else at the true one.
     """
 
-    def __init__(
-        self, model: GlobalModel, branch: LocalBranch, pairs: PairSource, loss: LocalLoss, config: StepConfig
-    ) -> None:
-        self.model, self.branch, self.pairs, self.loss, self.config = model, branch, pairs, loss, config
-
-    def modules(self) -> dict[str, nn.Module]:
-        return {"local": self.branch, **self.loss.modules()}
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        for module in self.modules().values():
-            yield from module.parameters()
-
-    def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        config, branch = self.config, self.branch
-        branch.train()
-        pairs = placed(self.pairs.draw(config.heads, rng, step=step), device_of(branch))
-        inverted = self._invert(pairs)
-        own = torch.arange(len(inverted.latents))
-        swap, toward = own ^ 1, own  # the two views of a head lie side by side
-        if config.views == "swapped":
-            toward = swap
-        elif config.views == "both":  # one picture of each head goes to the other's camera, the other stays
-            toward = torch.where(own % 2 == int(rng.integers(2)), swap, own)
-        toward = toward.to(device_of(branch))
-        drawn = self._draw(branch, inverted, pairs, toward)
-        with torch.autocast(drawn.image.device.type, enabled=False):
-            return self.loss(drawn, _truth(pairs, toward, drawn.neural.shape[-1]), step)
+    def __init__(self, model: GlobalModel, *, predicted: bool = True) -> None:
+        self.model, self.predicted = model, predicted
 
     @torch.no_grad()
-    def _invert(self, pairs: ViewPairs) -> _Inverted:
+    def invert(self, pairs: ViewPairs) -> Inverted:
+        """Codes of both pictures of each pair, and what their global reconstructions lack."""
         model, image, landmarks = self.model, pairs.image.flatten(0, 1), pairs.landmarks.flatten(0, 1)
         observed = model.observe(image, landmarks)
-        camera = observed.camera if self.config.camera == "predicted" else pairs.camera
+        camera = observed.camera if self.predicted else pairs.camera
         planes = model.generator.planes(observed.latents)
         coarse = _in_full(model.generator.render(planes, camera))
         view = model.view(coarse, camera)
         residual = model.residual(image, model.foreground(image, landmarks), coarse, view)
-        return _Inverted(observed.latents, planes, residual, view)
+        return Inverted(observed.latents, planes, residual, view)
 
-    def _draw(self, branch: LocalBranch, inverted: _Inverted, pairs: ViewPairs, toward: Tensor) -> Drawn:
+    def draw(self, branch: LocalBranch, inverted: Inverted, pairs: ViewPairs, toward: Tensor) -> Drawn:
         """Every picture of the pairs, from the camera of the one that it goes toward."""
         generator, camera = self.model.generator, pairs.camera[toward]
         with torch.no_grad():
@@ -159,16 +132,57 @@ class LocalStage:
         Args:
             branch: Local detail; None: the global reconstruction.
         """
-        inverted, made, size = self._invert(pair), [], pair.truth.shape[-1]
+        inverted, made, size = self.invert(pair), [], pair.truth.shape[-1]
         for name, order in (("source", [0, 1]), ("novel", [1, 0])):
             toward = torch.tensor(order, device=pair.truth.device)
             if branch is None:
                 rendered = self.model.generator.render(inverted.planes, pair.camera[toward])
                 image = fitted(self.model.generator.upsample(rendered, inverted.latents), size)
             else:
-                image = self._draw(branch, inverted, pair, toward).image
+                image = self.draw(branch, inverted, pair, toward).image
             made.append((name, image, pair.truth[0][order], pair.alpha[0][order]))
         return made
+
+
+class LocalStage:
+    """Local branch on a frozen global model.
+
+    Args:
+        model: E0, E_ξ and G, in evaluation mode, their statistics included.
+        branch: What is trained.
+        pairs: Pictures.
+        loss: What they are compared by.
+        config: What one step draws.
+    """
+
+    def __init__(
+        self, model: GlobalModel, branch: LocalBranch, pairs: PairSource, loss: LocalLoss, config: StepConfig
+    ) -> None:
+        self.views = TwoViews(model, predicted=config.camera == "predicted")
+        self.branch, self.pairs, self.loss, self.config = branch, pairs, loss, config
+
+    def modules(self) -> dict[str, nn.Module]:
+        return {"local": self.branch, **self.loss.modules()}
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        for module in self.modules().values():
+            yield from module.parameters()
+
+    def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        config, branch = self.config, self.branch
+        branch.train()
+        pairs = placed(self.pairs.draw(config.heads, rng, step=step), device_of(branch))
+        inverted = self.views.invert(pairs)
+        own = torch.arange(len(inverted.latents))
+        swap, toward = own ^ 1, own  # the two views of a head lie side by side
+        if config.views == "swapped":
+            toward = swap
+        elif config.views == "both":  # one picture of each head goes to the other's camera, the other stays
+            toward = torch.where(own % 2 == int(rng.integers(2)), swap, own)
+        toward = toward.to(device_of(branch))
+        drawn = self.views.draw(branch, inverted, pairs, toward)
+        with torch.autocast(drawn.image.device.type, enabled=False):
+            return self.loss(drawn, _truth(pairs, toward, drawn.neural.shape[-1]), step)
 
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:
         """Absolute errors with and without local detail, at the source's view and at the other one."""
@@ -180,7 +194,7 @@ class LocalStage:
             pair = placed(self.pairs.held_out(k), device_of(branch))
             columns = [pair.image[0, 0]]
             for kind in ("global", "local"):
-                for view, image, truth, alpha in self.pictures(pair, None if kind == "global" else branch):
+                for view, image, truth, alpha in self.views.pictures(pair, None if kind == "global" else branch):
                     head = alpha > 0.5
                     error = ((image - truth).abs() * head).sum() / (3 * head.sum())
                     figures.setdefault(f"{kind}_{view}", []).append(float(error))
