@@ -13,14 +13,14 @@ from torch import Tensor
 
 from e3dge_video.faces.landmarks import LandmarkOptions, choose_backend
 from e3dge_video.faces.pose import camera_angles
-from e3dge_video.geometry.cameras import EG3D_FOCAL, Camera, pinhole_intrinsics
+from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.inverter import Inverter
 from e3dge_video.io.indexing import build_index
 from e3dge_video.pipelines.core.spec import Chunk, Job, MapStage, Payload
 from e3dge_video.pipelines.graph import build_job
 from e3dge_video.pipelines.options import PortraitOptions, RefineOptions
 from e3dge_video.pipelines.output import OutputFolder
-from e3dge_video.pipelines.stages.batches import frame_images, frame_latents, rows
+from e3dge_video.pipelines.stages.batches import frame_cameras, frame_images, frame_latents, rows
 from e3dge_video.weights.bundle import read_spec
 from e3dge_video.weights.catalog import find_bundle
 
@@ -90,12 +90,11 @@ class ClipFrames:
         """All frames of the clip, with the codes and cameras of a stage."""
         inverter, payload = self.inverter, self.results[settled]
         every = np.arange(len(np.asarray(payload["cam2world"])))
-        cam2world = rows(payload["cam2world"], every, inverter)
         return Frames(
             frame_images(self.results["prep"], every, inverter),
             rows(self.results["track"]["landmarks"], every, inverter),
             frame_latents(payload, every, inverter),
-            Camera(cam2world, pinhole_intrinsics(EG3D_FOCAL).repeat(len(every), 1, 1)),
+            frame_cameras(payload, every, inverter),
         )
 
     def _job(self, refine: RefineOptions) -> Job:

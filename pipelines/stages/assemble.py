@@ -16,8 +16,7 @@ from e3dge_video.io import atomic
 from e3dge_video.io.mux import MuxReport, mux
 from e3dge_video.pipelines.core.spec import BarrierResult, Chunk, Payload
 from e3dge_video.pipelines.jsonfile import write_json
-
-Arrays = dict[str, NDArray]
+from e3dge_video.pipelines.stages.arrays import Arrays, joined
 
 
 @dataclass(frozen=True)
@@ -77,12 +76,6 @@ class Assemble:
 
 
 _TRACK = ("crop", "landmarks", "run", "source", "time_s")
-
-
-def joined(parts: Sequence[Payload], *names: str) -> Arrays:
-    """Arrays of all chunks, end to end; each chunk is read once."""
-    rows = [[np.asarray(part[name]) for name in names] for part in parts]
-    return {name: np.concatenate(column) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
 
 
 def portrait_arrays(track: Arrays, settled: Sequence[Payload]) -> Arrays:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from e3dge_video.geometry.cameras import Camera, pinhole_intrinsics
 from e3dge_video.inversion.inverter import Inverter
 from e3dge_video.inversion.portrait import PortraitModel
 from e3dge_video.inversion.settling import compose
@@ -40,11 +41,17 @@ def frame_latents(settled: Payload, part: NDArray[np.intp], inverter: Model) -> 
     """Codes of some of a chunk's frames, as they were settled or refined. [B, L, W]"""
     if "latents" in settled:
         latents = rows(settled["latents"], part, inverter)
-        return latents + rows(settled["offset"], part, inverter) if "offset" in settled else latents
-    assert isinstance(inverter, Inverter), "only its codes are kept as anchors and expression"
-    anchors = rows(settled["anchors"], np.asarray(settled["anchor"])[part], inverter)
-    latents = compose(anchors, rows(settled["expression"], part, inverter), inverter.expression)
+    else:
+        assert isinstance(inverter, Inverter), "only its codes are kept as anchors and expression"
+        anchors = rows(settled["anchors"], np.asarray(settled["anchor"])[part], inverter)
+        latents = compose(anchors, rows(settled["expression"], part, inverter), inverter.expression)
     return latents + rows(settled["offset"], part, inverter) if "offset" in settled else latents
+
+
+def frame_cameras(settled: Payload, part: NDArray[np.intp], inverter: Model) -> Camera:
+    """Cameras of some of a chunk's frames, as they were settled or refined."""
+    cam2world = rows(settled["cam2world"], part, inverter)
+    return Camera(cam2world, pinhole_intrinsics(inverter.orbit.focal).to(cam2world).repeat(len(part), 1, 1))
 
 
 def rows(values: np.ndarray | bytes, part: NDArray[np.integer], inverter: Model) -> Tensor:

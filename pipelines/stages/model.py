@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from e3dge_video.geometry.cameras import Camera, pinhole_intrinsics
 from e3dge_video.geometry.views import View, view_cameras
 from e3dge_video.inversion.editing import Edit, apply_edits, edit_steps
 from e3dge_video.inversion.inverter import Inverter
@@ -19,7 +18,7 @@ from e3dge_video.inversion.portrait import Reconstruction
 from e3dge_video.io.images import to_array
 from e3dge_video.pipelines.core.spec import Chunk, Payload
 from e3dge_video.pipelines.options import NoFace
-from e3dge_video.pipelines.stages.batches import Model, batches, frame_images, frame_latents, rows
+from e3dge_video.pipelines.stages.batches import Model, batches, frame_cameras, frame_images, frame_latents, rows
 from e3dge_video.pipelines.stages.depth import EG3D_DEPTH, DepthCode
 from e3dge_video.pipelines.stages.setup import SetupModel
 
@@ -83,8 +82,7 @@ class Portrait:
     ) -> dict[str, NDArray]:
         image = frame_images(crops, part, inverter)
         latents = frame_latents(settled, part, inverter)
-        cam2world = rows(settled["cam2world"], part, inverter)
-        camera = Camera(cam2world, pinhole_intrinsics(inverter.orbit.focal).to(cam2world).repeat(len(part), 1, 1))
+        camera = frame_cameras(settled, part, inverter)
         times = [float(time) for time in np.asarray(track["time_s"])[part]]
 
         inversion = inverter.invert(image, camera, landmarks=rows(track["landmarks"], part, inverter), latents=latents)

@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 
 from e3dge_video.faces.pose import camera_angles
-from e3dge_video.geometry.cameras import EG3D_FOCAL, Camera, pinhole_intrinsics
 from e3dge_video.inversion.inverter import Inverter
 from e3dge_video.inversion.refinement.key_frames import choose_key_frames, detail_region
 from e3dge_video.inversion.refinement.load import MetricFiles, load_objective
@@ -33,7 +32,8 @@ from e3dge_video.inversion.refinement.personalization import (
     TuningState,
 )
 from e3dge_video.pipelines.core.spec import BarrierResult, Chunk, Payload
-from e3dge_video.pipelines.stages.batches import frame_images, frame_latents, rows
+from e3dge_video.pipelines.stages.arrays import joined
+from e3dge_video.pipelines.stages.batches import frame_cameras, frame_images, frame_latents, rows
 from e3dge_video.pipelines.stages.setup import SetupModel
 
 _MOMENTS = ("values", "first", "second")
@@ -50,10 +50,10 @@ class ChooseKeyFrames:
     count: int
 
     def __call__(self, chunks: Sequence[Chunk], settled: Sequence[Payload], track: Sequence[Payload]) -> BarrierResult:
-        run, scene = (np.concatenate([part[name] for part in track]) for name in ("run", "scene"))
+        run, scene = joined(track, "run", "scene").values()
+        poses = joined(settled, "cam2world", "expression")
         numbers, scene = np.unique(scene, return_inverse=True)
-        angles = camera_angles(np.concatenate([part["cam2world"] for part in settled]))
-        expression = np.concatenate([part["expression"] for part in settled]).astype(np.float64)
+        angles, expression = camera_angles(poses["cam2world"]), poses["expression"].astype(np.float64)
         chosen = choose_key_frames(angles, expression, np.where(run >= 0, scene, -1), self.count)
         per_chunk = []
         for chunk in chunks:
@@ -91,8 +91,7 @@ class GatherKeyFrames:
 
     def __call__(self, chunks: Sequence[Chunk], collected: Sequence[Payload]) -> BarrierResult:
         parts = list(collected)
-        names = ("crops", "landmarks", "latents", "cam2world", "scene")
-        together: Payload = {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in names}
+        together = joined(parts, "crops", "landmarks", "latents", "cam2world", "scene")
         first = {**together, "scenes": np.asarray(parts[0]["scenes"])}
         return BarrierResult([first, *({} for _ in chunks[1:])])
 
@@ -127,13 +126,12 @@ class Tune:
         size = image.shape[-1]
         # One by one: the same bits for any number of them.
         foreground = [inverter.foreground(image[k : k + 1], landmarks[k : k + 1]) for k in every]
-        cam2world = rows(frames["cam2world"], every, inverter)
         return KeyFrames(
             image=image,
             matte=torch.cat(foreground),
             detail=detail_region(landmarks, size).to(image),
             latents=rows(frames["latents"], every, inverter),
-            camera=Camera(cam2world, pinhole_intrinsics(EG3D_FOCAL).to(cam2world).repeat(len(every), 1, 1)),
+            camera=frame_cameras(frames, every, inverter),
             scene=rows(frames["scene"], every, inverter).long(),
             scenes=int(np.asarray(frames["scenes"])),
             resolution=inverter.neural_resolution,

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from e3dge_video.faces.pose import camera_angles
 from e3dge_video.faces.smoothing import smooth_cameras, smooth_values
-from e3dge_video.geometry.cameras import EG3D_FOCAL, Camera, pinhole_intrinsics
 from e3dge_video.inversion.inverter import Inverter
 from e3dge_video.inversion.refinement.frames import (
     POSE,
@@ -28,7 +27,8 @@ from e3dge_video.inversion.refinement.load import MetricFiles, load_objective
 from e3dge_video.inversion.refinement.objective import head_weight
 from e3dge_video.pipelines.core.spec import BarrierResult, Chunk, Payload
 from e3dge_video.pipelines.options import RefineMode
-from e3dge_video.pipelines.stages.batches import batches, frame_images, frame_latents, rows
+from e3dge_video.pipelines.stages.arrays import joined
+from e3dge_video.pipelines.stages.batches import batches, frame_cameras, frame_images, frame_latents, rows
 from e3dge_video.pipelines.stages.setup import SetupModel
 
 
@@ -57,8 +57,7 @@ class RefineFrames:
         objective = load_objective(self.metrics, self.setup.device)
         for part, count in batches(len(chunk)):
             image, latents = frame_images(crops, part, tools), frame_latents(settled, part, tools)
-            cam2world = rows(settled["cam2world"], part, tools)
-            camera = Camera(cam2world, pinhole_intrinsics(EG3D_FOCAL).to(cam2world).repeat(len(part), 1, 1))
+            camera = frame_cameras(settled, part, tools)
             with torch.no_grad():
                 foreground = tools.foreground(image, rows(track["landmarks"], part, tools))
                 planes = tools.generator.planes(latents)
@@ -95,17 +94,16 @@ class Refined:
         settled: Sequence[Payload],
         track: Sequence[Payload],
     ) -> BarrierResult:
-        def joined(parts: Sequence[Payload], name: str) -> NDArray:
-            return np.concatenate([np.asarray(part[name]) for part in parts])
-
-        run, times, source = (joined(track, name) for name in ("run", "time_s", "source"))
-        found = joined(refined, "cam2world").astype(np.float64)
+        run, times, source = joined(track, "run", "time_s", "source").values()
+        offsets = ("offset",) if "offset" in refined[0] else ()
+        adjusted = joined(refined, "cam2world", "loss", "steps", *offsets)
+        found = adjusted["cam2world"].astype(np.float64)
         raw = np.where((run >= 0)[:, None, None], found, np.nan)
         smooth = smooth_cameras(raw, times, run, self.smooth_s) if self.smooth_s > 0 else raw
         cam2world = smooth[source].astype(np.float32)
         offset = None
-        if "offset" in refined[0]:
-            offset = joined(refined, "offset")
+        if offsets:
+            offset = adjusted["offset"]
             flat = np.where((run >= 0)[:, None], offset.reshape(len(offset), -1).astype(np.float64), np.nan)
             flat = smooth_values(flat, times, run, self.smooth_s) if self.smooth_s > 0 else flat
             offset = flat[source].reshape(offset.shape).astype(np.float32)
@@ -114,12 +112,12 @@ class Refined:
             part = slice(chunk.start, chunk.stop)
             own = {**payload, "cam2world": cam2world[part]}
             per_chunk.append(own if offset is None else {**own, "offset": offset[part]})
-        loss = joined(refined, "loss")[run >= 0]
+        loss = adjusted["loss"][run >= 0]
         value = {
             "angles_refined": camera_angles(found),
             "angles": camera_angles(cam2world),
             "loss_before": float(loss[:, 0].mean()),
             "loss_after": float(loss[:, 1].mean()),
-            "steps": float(joined(refined, "steps")[run >= 0].mean()),
+            "steps": float(adjusted["steps"][run >= 0].mean()),
         }
         return BarrierResult(per_chunk, value)

@@ -21,6 +21,7 @@ from e3dge_video.inversion.load import Settler, load_settler
 from e3dge_video.inversion.settling import anchor_frames, compose, expression_coefficients, scene_anchor
 from e3dge_video.pipelines.core.spec import BarrierResult, Chunk, Payload
 from e3dge_video.pipelines.core.threads import limit_threads, own_thread_counts
+from e3dge_video.pipelines.stages.arrays import joined
 from e3dge_video.pipelines.stages.clip import CHUNK_GRID
 
 
@@ -45,17 +46,14 @@ class Settle:
 
     def _settled(self, chunks: Sequence[Chunk], observed: Sequence[Payload], track: Sequence[Payload]) -> BarrierResult:
         settler = load_settler(self.model)
-        times_s = np.concatenate([part["time_s"] for part in track])
+        names = ("time_s", "run", "scene", "source", "landmarks")
+        times_s, run, scene, source, landmarks = joined(track, *names).values()
         silhouette_jaw = bool(np.asarray(track[0]["silhouette_jaw"]))
-        run = np.concatenate([part["run"] for part in track])
-        scene = np.concatenate([part["scene"] for part in track])
-        source = np.concatenate([part["source"] for part in track])
         anchors = {
             int(s): _anchor(observed, chunks, np.flatnonzero((scene == s) & (run >= 0))) for s in np.unique(scene)
         }
         expression = self._smooth(self._expression(settler, chunks, observed, scene, anchors), times_s, run)
-        landmarks = np.concatenate([part["landmarks"] for part in track])
-        initial = np.concatenate([part["cam2world"] for part in observed]).astype(np.float64)
+        initial = joined(observed, "cam2world")["cam2world"].astype(np.float64)
         points = self._points(settler, scene, anchors, expression)
         fit = fit_camera(points, landmarks, initial=initial, silhouette_jaw=silhouette_jaw)
         raw = np.where((run >= 0)[:, None, None], fit.cam2world, np.nan)

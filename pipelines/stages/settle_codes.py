@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from e3dge_video.faces.pose import camera_angles
 from e3dge_video.faces.smoothing import smooth_cameras, smooth_values
 from e3dge_video.pipelines.core.spec import BarrierResult, Chunk, Payload
 from e3dge_video.pipelines.core.threads import limit_threads, own_thread_counts
+from e3dge_video.pipelines.stages.arrays import joined
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class SettleCodes:
             return self._settled(chunks, observed, track)
 
     def _settled(self, chunks: Sequence[Chunk], observed: Sequence[Payload], track: Sequence[Payload]) -> BarrierResult:
-        run, times_s, source = (_joined(track, name) for name in ("run", "time_s", "source"))
-        latents, initial = (_joined(observed, name).astype(np.float64) for name in ("latents", "cam2world"))
+        run, times_s, source = joined(track, "run", "time_s", "source").values()
+        latents, initial = (values.astype(np.float64) for values in joined(observed, "latents", "cam2world").values())
         seen = run >= 0
         cameras = np.where(seen[:, None, None], initial, np.nan)
         codes = np.where(seen[:, None], latents.reshape(len(latents), -1), np.nan)
@@ -54,7 +54,3 @@ class SettleCodes:
         ]
         value = {"angles_regressed": camera_angles(initial), "angles": camera_angles(cam2world)}
         return BarrierResult(per_chunk, value)
-
-
-def _joined(parts: Sequence[Payload], name: str) -> NDArray:
-    return np.concatenate([np.asarray(part[name]) for part in parts])
