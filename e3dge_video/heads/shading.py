@@ -30,6 +30,29 @@ def smooth_step(x: float, low: float, high: float) -> float:
 
 
 @numba.njit(cache=True, fastmath=True, inline="always")
+def between(
+    values: NDArray[np.float32], a: int, b: int, c: int, wa: float, wb: float, wc: float
+) -> tuple[float, float, float]:
+    """The first three numbers of a triangle's corners [N, 3 or more], weighted."""
+    return (
+        wa * values[a, 0] + wb * values[b, 0] + wc * values[c, 0],
+        wa * values[a, 1] + wb * values[b, 1] + wc * values[c, 1],
+        wa * values[a, 2] + wb * values[b, 2] + wc * values[c, 2],
+    )
+
+
+@numba.njit(cache=True, fastmath=True, inline="always")
+def texel(atlas: NDArray[np.float32], row: int, column: int, k: int, fx: float, fy: float) -> float:
+    """Bilinear read of a channel, `fx` and `fy` beyond a texel. [H, W, C]"""
+    return (
+        (1 - fx) * (1 - fy) * atlas[row, column, k]
+        + fx * (1 - fy) * atlas[row, column + 1, k]
+        + (1 - fx) * fy * atlas[row + 1, column, k]
+        + fx * fy * atlas[row + 1, column + 1, k]
+    )
+
+
+@numba.njit(cache=True, fastmath=True, inline="always")
 def _wobble(x: float, seed: float) -> float:
     """Smooth one-dimensional noise in -1..1."""
     return 0.6 * np.sin(x * 2.1 + seed * 37.7) + 0.4 * np.sin(x * 5.3 + seed * 91.3 + 1.7)
@@ -88,18 +111,10 @@ def shade(
             ia, ib, ic = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             wb, wc = bary[row, column, 0], bary[row, column, 1]
             wa = 1.0 - wb - wc
-            nx = wa * normals[ia, 0] + wb * normals[ib, 0] + wc * normals[ic, 0]
-            ny = wa * normals[ia, 1] + wb * normals[ib, 1] + wc * normals[ic, 1]
-            nz = wa * normals[ia, 2] + wb * normals[ib, 2] + wc * normals[ic, 2]
-            px = wa * vertices[ia, 0] + wb * vertices[ib, 0] + wc * vertices[ic, 0]
-            py = wa * vertices[ia, 1] + wb * vertices[ib, 1] + wc * vertices[ic, 1]
-            pz = wa * vertices[ia, 2] + wb * vertices[ib, 2] + wc * vertices[ic, 2]
-            er = wa * irradiance[ia, 0] + wb * irradiance[ib, 0] + wc * irradiance[ic, 0]
-            eg = wa * irradiance[ia, 1] + wb * irradiance[ib, 1] + wc * irradiance[ic, 1]
-            eb = wa * irradiance[ia, 2] + wb * irradiance[ib, 2] + wc * irradiance[ic, 2]
-            a0 = wa * attributes[ia, 0] + wb * attributes[ib, 0] + wc * attributes[ic, 0]
-            a1 = wa * attributes[ia, 1] + wb * attributes[ib, 1] + wc * attributes[ic, 1]
-            a2 = wa * attributes[ia, 2] + wb * attributes[ib, 2] + wc * attributes[ic, 2]
+            nx, ny, nz = between(normals, ia, ib, ic, wa, wb, wc)
+            px, py, pz = between(vertices, ia, ib, ic, wa, wb, wc)
+            er, eg, eb = between(irradiance, ia, ib, ic, wa, wb, wc)
+            a0, a1, a2 = between(attributes, ia, ib, ic, wa, wb, wc)
             a3 = wa * attributes[ia, 3] + wb * attributes[ib, 3] + wc * attributes[ic, 3]
             norm = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
             nx, ny, nz = nx * norm, ny * norm, nz * norm
@@ -118,31 +133,10 @@ def shade(
                 row_f = min(max(a1, 0.0), atlas.shape[0] - 1.001)
                 c0, r0 = int(column_f), int(row_f)
                 fx, fy = column_f - c0, row_f - r0
-                w00, w01, w10, w11 = (1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy
-                r = (
-                    w00 * atlas[r0, c0, 0]
-                    + w01 * atlas[r0, c0 + 1, 0]
-                    + w10 * atlas[r0 + 1, c0, 0]
-                    + w11 * atlas[r0 + 1, c0 + 1, 0]
-                )
-                g = (
-                    w00 * atlas[r0, c0, 1]
-                    + w01 * atlas[r0, c0 + 1, 1]
-                    + w10 * atlas[r0 + 1, c0, 1]
-                    + w11 * atlas[r0 + 1, c0 + 1, 1]
-                )
-                b = (
-                    w00 * atlas[r0, c0, 2]
-                    + w01 * atlas[r0, c0 + 1, 2]
-                    + w10 * atlas[r0 + 1, c0, 2]
-                    + w11 * atlas[r0 + 1, c0 + 1, 2]
-                )
-                gloss = (
-                    w00 * atlas[r0, c0, 3]
-                    + w01 * atlas[r0, c0 + 1, 3]
-                    + w10 * atlas[r0 + 1, c0, 3]
-                    + w11 * atlas[r0 + 1, c0 + 1, 3]
-                )
+                r = texel(atlas, r0, c0, 0, fx, fy)
+                g = texel(atlas, r0, c0, 1, fx, fy)
+                b = texel(atlas, r0, c0, 2, fx, fy)
+                gloss = texel(atlas, r0, c0, 3, fx, fy)
                 what = atlas_label[int(row_f + 0.5), int(column_f + 0.5)]
                 # Relief: slope of the height along the surface, through the gradients of the atlas coordinates.
                 slope_c = (atlas[r0, c0 + 1, 4] - atlas[r0, c0, 4]) * (1 - fy) + (

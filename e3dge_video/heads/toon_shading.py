@@ -21,7 +21,9 @@ from e3dge_video.heads.shading import (
     SOCKET,
     TEETH,
     TONGUE,
+    between,
     smooth_step,
+    texel,
 )
 from e3dge_video.heads.toon import MIDDLE
 
@@ -67,18 +69,10 @@ def shade_toon(
             ia, ib, ic = triangles[t, 0], triangles[t, 1], triangles[t, 2]
             wb, wc = bary[row, column, 0], bary[row, column, 1]
             wa = 1.0 - wb - wc
-            nx = wa * normals[ia, 0] + wb * normals[ib, 0] + wc * normals[ic, 0]
-            ny = wa * normals[ia, 1] + wb * normals[ib, 1] + wc * normals[ic, 1]
-            nz = wa * normals[ia, 2] + wb * normals[ib, 2] + wc * normals[ic, 2]
-            px = wa * vertices[ia, 0] + wb * vertices[ib, 0] + wc * vertices[ic, 0]
-            py = wa * vertices[ia, 1] + wb * vertices[ib, 1] + wc * vertices[ic, 1]
-            pz = wa * vertices[ia, 2] + wb * vertices[ib, 2] + wc * vertices[ic, 2]
-            er = wa * irradiance[ia, 0] + wb * irradiance[ib, 0] + wc * irradiance[ic, 0]
-            eg = wa * irradiance[ia, 1] + wb * irradiance[ib, 1] + wc * irradiance[ic, 1]
-            eb = wa * irradiance[ia, 2] + wb * irradiance[ib, 2] + wc * irradiance[ic, 2]
-            a0 = wa * attributes[ia, 0] + wb * attributes[ib, 0] + wc * attributes[ic, 0]
-            a1 = wa * attributes[ia, 1] + wb * attributes[ib, 1] + wc * attributes[ic, 1]
-            a2 = wa * attributes[ia, 2] + wb * attributes[ib, 2] + wc * attributes[ic, 2]
+            nx, ny, nz = between(normals, ia, ib, ic, wa, wb, wc)
+            px, py, pz = between(vertices, ia, ib, ic, wa, wb, wc)
+            er, eg, eb = between(irradiance, ia, ib, ic, wa, wb, wc)
+            a0, a1, a2 = between(attributes, ia, ib, ic, wa, wb, wc)
             a3 = wa * attributes[ia, 3] + wb * attributes[ib, 3] + wc * attributes[ic, 3]
             norm = 1.0 / np.sqrt(nx * nx + ny * ny + nz * nz + 1e-12)
             nx, ny, nz = nx * norm, ny * norm, nz * norm
@@ -95,13 +89,9 @@ def shade_toon(
                 row_f = min(max(a1, 0.0), atlas.shape[0] - 1.001)
                 c0, r0 = int(column_f), int(row_f)
                 fx, fy = column_f - c0, row_f - r0
-                w00, w01, w10, w11 = (1 - fx) * (1 - fy), fx * (1 - fy), (1 - fx) * fy, fx * fy
-                r = w00 * atlas[r0, c0, 0] + w01 * atlas[r0, c0 + 1, 0]
-                r += w10 * atlas[r0 + 1, c0, 0] + w11 * atlas[r0 + 1, c0 + 1, 0]
-                g = w00 * atlas[r0, c0, 1] + w01 * atlas[r0, c0 + 1, 1]
-                g += w10 * atlas[r0 + 1, c0, 1] + w11 * atlas[r0 + 1, c0 + 1, 1]
-                b = w00 * atlas[r0, c0, 2] + w01 * atlas[r0, c0 + 1, 2]
-                b += w10 * atlas[r0 + 1, c0, 2] + w11 * atlas[r0 + 1, c0 + 1, 2]
+                r = texel(atlas, r0, c0, 0, fx, fy)
+                g = texel(atlas, r0, c0, 1, fx, fy)
+                b = texel(atlas, r0, c0, 2, fx, fy)
                 what = atlas_label[int(row_f + 0.5), int(column_f + 0.5)]
             elif kind == EYE:
                 what = _L_EYE
@@ -158,8 +148,7 @@ def shade_toon(
                 lock = 0.92 + 0.16 * smooth_step(a2, 0.45, 0.55)
                 lock *= 1.0 - 0.22 * smooth_step(abs(a0), 0.78, 0.92)
                 tone = _tone(0.55 * light + 0.45 * (0.62 + 0.5 * (dx * key[0] + dy * key[1] + dz * key[2]))) * lock
-                lift = 0.010 + 0.0 * light
-                r, g, b = look[5] + lift, look[6] + lift, look[7] + lift
+                r, g, b = look[5] + 0.010, look[6] + 0.010, look[7] + 0.010
                 # One highlight, a band around the crown.
                 hx, hy, hz = 0.8 * key[0], key[1] + 0.9, key[2] + 0.35
                 norm = 1.0 / np.sqrt(hx * hx + hy * hy + hz * hz)
