@@ -24,9 +24,10 @@ from e3dge_video.inversion.detail import (
     encode_source,
     moved_codes,
 )
-from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, Toon, clean_rim
+from e3dge_video.inversion.lifting import Change, Layer, LiftedResidual, ResidualLift, Toon
 from e3dge_video.inversion.maps import enlarged_surface, resized
-from e3dge_video.inversion.portrait import Observation, Picture, Reconstruction
+from e3dge_video.inversion.painting import clean_rim
+from e3dge_video.inversion.portrait import DirectedModel, Observation, Picture, Reconstruction
 from e3dge_video.inversion.toon import ToonGenerator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.hybrid import LocalBranch
@@ -81,7 +82,7 @@ class EditedHead:
     toon: Toon | None = None
 
 
-class Inverter(nn.Module):
+class Inverter(DirectedModel):
     """The method: E0 and E_ξ → G0 → Δ → E1 → G with local detail → lift of what is still missing.
 
     Args:
@@ -117,15 +118,12 @@ class Inverter(nn.Module):
         blender: ResidualBlender | None = None,
         toon: ToonGenerator | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(directions)
         self.toon = toon
         self.generator, self.encoder, self.pose_encoder = generator, encoder, pose_encoder
         self.face_points, self.matte = face_points, matte
         self.local, self.blender = local, blender
         self.register_buffer("expression", expression)
-        self._edits = tuple(directions)
-        for edit, direction in directions.items():
-            self.register_buffer(f"direction_{edit}", direction)
         self.neural_resolution, self.resolution = neural_resolution, resolution
         self.lift = ResidualLift(blender=blender)
         self.orbit = Orbit()
@@ -134,11 +132,6 @@ class Inverter(nn.Module):
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.expression.device
-
-    @property
-    def directions(self) -> dict[str, Tensor]:
-        """One direction per attribute. [L, W] each"""
-        return {edit: self.get_buffer(f"direction_{edit}") for edit in self._edits}
 
     def with_weights(self, weights: Mapping[str, Tensor]) -> Inverter:
         """The same inverter with a generator of its own, some of whose parameters are others; the rest is shared."""

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions, project, sample_map, unproject
+from e3dge_video.inversion.painting import box_mean, flat_areas, push_pull, solid
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
 #: Where the crop puts a frontal face's chin, and a little more, in crop heights from above.
@@ -381,74 +382,3 @@ def _drawn_board(shown: Tensor, degree: float) -> Tensor:
     below = ((height - _CHIN) / 0.15).clamp(0, 1)[:, None]
     color = torch.lerp(shown[:, :3], flat_areas(shown[:, :3]), degree)
     return torch.cat([color, shown[:, 3:] * torch.lerp(torch.ones_like(below), below, degree)], dim=1)
-
-
-def solid(alpha: Tensor) -> Tensor:
-    """How far a pixel is the head alone, of its opacity: 0 up to 0.7, 1 from 0.95."""
-    return ((alpha - 0.7) / 0.25).clamp(0, 1)
-
-
-def clean_rim(color: Tensor, alpha: Tensor) -> Tensor:
-    """Colour of a head whose outline shows the head's own colour.
-
-    Where a pixel is half head, half nothing, a super-resolution's colours follow its opacity only roughly; laid over
-    another background that shows as a fringe. The outline takes the colours just inside instead.
-
-    Args:
-        color: RGB in 0..1, multiplied by alpha. [B, 3, S, S]
-        alpha: Opacity. [B, 1, S, S]
-
-    Returns:
-        The same kind of colour, never above alpha. [B, 3, S, S]
-    """
-    trust = -F.max_pool2d(-solid(alpha), 3, 1, 1)
-    return alpha * push_pull((color / alpha.clamp_min(0.5)).clamp(0, 1), trust)
-
-
-def box_mean(values: Tensor, side: int) -> Tensor:
-    """Mean over a square of odd side around each pixel, inside the image. Rows, then columns: a wide one is cheap."""
-    rows = F.avg_pool2d(values, (side, 1), 1, (side // 2, 0), count_include_pad=False)
-    return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
-
-
-def flat_areas(image: Tensor, *, rounds: int = 2) -> Tensor:
-    """A picture painted in flat areas with clear borders: Kuwahara's filter. [B, 3, S, S]
-
-    Each pixel takes the mean of that one of the four squares beside it which varies least.
-    """
-    side = image.shape[-1] // 48 | 1
-    half = side // 2
-    for _ in range(rounds):
-        mean = box_mean(image, side)
-        spread = (box_mean(image.square(), side) - mean.square()).sum(dim=1, keepdim=True)
-        stacked = F.pad(torch.cat([mean, spread], dim=1), (half,) * 4, mode="replicate")
-        size = image.shape[-1]
-        corners = [stacked[..., y : y + size, x : x + size] for y in (0, 2 * half) for x in (0, 2 * half)]
-        image, least = corners[0][:, :3], corners[0][:, 3:]
-        for corner in corners[1:]:
-            better = corner[:, 3:] < least
-            image = torch.where(better, corner[:, :3], image)
-            least = torch.where(better, corner[:, 3:], least)
-    return image
-
-
-def push_pull(values: Tensor, weight: Tensor) -> Tensor:
-    """Fill where the weight is small with a smooth continuation of where it is large (image pyramid).
-
-    Args:
-        values: Map. [B, C, S, S]
-        weight: Trust, 0..1. [B, 1, S, S]
-
-    Returns:
-        Filled map, equal to `values` where the weight is one. [B, C, S, S]
-    """
-    size = values.shape[-1]
-    if size % 2 or size <= 2:
-        total = weight.sum(dim=(2, 3), keepdim=True)
-        mean = (values * weight).sum(dim=(2, 3), keepdim=True) / total.clamp_min(1e-6)
-        return torch.lerp(mean.expand_as(values), values, weight)
-    total = F.avg_pool2d(weight, 2)
-    below = F.avg_pool2d(values * weight, 2) / total.clamp_min(1e-6)
-    # A coarse cell with any trusted pixel in it is itself trusted: weights saturate on the way down.
-    filled = push_pull(below, (4 * total).clamp(0, 1))
-    return torch.lerp(F.interpolate(filled, (size, size), mode="bilinear", align_corners=False), values, weight)

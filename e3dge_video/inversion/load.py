@@ -76,13 +76,14 @@ def load_inverter(name: str = "starter", *, device: str = "cpu", toon: float = 0
         ModelError: No such bundle, or it does not hold what it should.
     """
     folder = find_bundle(name)
-    require_starter_encoders(folder, read_spec(folder))
+    spec = read_spec(folder)
+    require_starter_encoders(folder, spec)
     if toon:
-        require_toon(folder, read_spec(folder))
-    if local and read_spec(folder).local is None:
+        require_toon(folder, spec)
+    if local and spec.local is None:
         raise ModelError(f"{folder}: the model has no local branch (E1); train one with `e3dge-video train align`")
     bundle = read_bundle(folder)
-    spec, generator = bundle.spec, generator_of(bundle)
+    generator = generator_of(bundle)
     assert spec.encoder is not None and spec.matte is not None
     encoder = GlobalEncoder(spec.encoder, generator.latent_shape)
     modules: dict[str, nn.Module] = {

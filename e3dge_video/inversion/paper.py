@@ -27,7 +27,7 @@ from e3dge_video.inversion.detail import (
     moved_codes,
 )
 from e3dge_video.inversion.maps import enlarged_surface
-from e3dge_video.inversion.portrait import Observation, Picture, Reconstruction
+from e3dge_video.inversion.portrait import DirectedModel, Observation, Picture, Reconstruction
 from e3dge_video.inversion.toon import ToonGenerator
 from e3dge_video.models.discriminators import ViewpointDiscriminator
 from e3dge_video.models.encoders.hybrid import LocalBranch
@@ -98,7 +98,7 @@ class PaperInversion:
     cartoon: bool = False
 
 
-class PaperInverter(nn.Module):
+class PaperInverter(DirectedModel):
     """Picture → codes, camera and residual → picture from any view, edited or not.
 
     Args:
@@ -122,22 +122,14 @@ class PaperInverter(nn.Module):
         directions: Mapping[str, Tensor] | None = None,
         toon: ToonGenerator | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(directions or {})
         self.generator, self.observer, self.local, self.toon = generator, observer, local, toon
         self.view, self.orbit = viewing, orbit
-        self._edits = tuple(directions or {})
-        for edit, direction in (directions or {}).items():
-            self.register_buffer(f"direction_{edit}", direction)
 
     @property
     def device(self) -> torch.device:
         """Where the networks are."""
         return self.generator.mean_latents.device
-
-    @property
-    def directions(self) -> dict[str, Tensor]:
-        """One direction per attribute. [L, W] each"""
-        return {edit: self.get_buffer(f"direction_{edit}") for edit in self._edits}
 
     def observe(self, image: Tensor, landmarks: Tensor | None = None) -> Observation:
         """Run the encoders.

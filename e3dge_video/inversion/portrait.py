@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.views import Orbit
@@ -55,6 +55,25 @@ class Reconstruction:
     image: Tensor
     weight: Tensor
     lifted: Tensor | None
+
+
+class DirectedModel(nn.Module):
+    """A model that knows editing directions.
+
+    Args:
+        directions: One direction per attribute. [L, W] each
+    """
+
+    def __init__(self, directions: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self._edits = tuple(directions)
+        for edit, direction in directions.items():
+            self.register_buffer(f"direction_{edit}", direction)
+
+    @property
+    def directions(self) -> dict[str, Tensor]:
+        """One direction per attribute. [L, W] each"""
+        return {edit: self.get_buffer(f"direction_{edit}") for edit in self._edits}
 
 
 Inverted = TypeVar("Inverted")

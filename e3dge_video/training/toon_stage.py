@@ -27,6 +27,7 @@ from e3dge_video.models.discriminators import DualDiscriminator
 from e3dge_video.models.fir import resize_bilinear
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.generator_stage import parameters_without
+from e3dge_video.training.losses import generator_loss, r1_penalty
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class ToonStage:
             losses["r1"] = 0.5 * config.r1_weight * config.r1_every * self._slope(real)
         if learns:
             self.discriminator.requires_grad_(False)
-            losses["toon"] = F.softplus(-self._judge(self._seen(drawn, rng))).mean()
+            losses["toon"] = generator_loss(self._judge(self._seen(drawn, rng)))
             self.discriminator.requires_grad_(True)
         return losses
 
@@ -162,11 +163,10 @@ class ToonStage:
         return self.discriminator(pairs[:, :3], pairs[:, 3:])
 
     def _slope(self, real: Tensor) -> Tensor:
-        """Squared norm of the score's gradient at the pictures (Mescheder et al. 2018)."""
+        """R1 of pictures."""
         with torch.autocast(real.device.type, enabled=False):
             seen = real.detach().requires_grad_(True)
-            [gradient] = torch.autograd.grad(self._judge(seen).sum(), seen, create_graph=True)
-        return gradient.square().sum(dim=(1, 2, 3)).mean()
+            return r1_penalty(self._judge(seen), seen)
 
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:
         """Scores of pictures and drawings, and a sheet: some of the pictures, then fixed codes from two sides."""

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions
-from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift, box_mean, clean_rim, push_pull
+from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift
+from e3dge_video.inversion.painting import box_mean, clean_rim, push_pull
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
 SIZE, RADIUS = 64, 0.2

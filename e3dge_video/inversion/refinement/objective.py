@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from e3dge_video.inversion.lifting import solid
+from e3dge_video.inversion.painting import solid
 from e3dge_video.models.encoders.ir_se50 import FaceRecognizer
 from e3dge_video.models.perceptual import PerceptualDistance
 
