@@ -51,23 +51,6 @@ class GlobalConfig:
     evaluate_heads: int = 128
 
 
-class CodeMetric(nn.Module):
-    """What codes are compared in. Estimated once and kept in checkpoints: another process would find other last bits.
-
-    Args:
-        spread: Standard deviation of each number of w. [W]
-        visible: See `visible_metric`. [W, W']
-    """
-
-    spread: Tensor
-    visible: Tensor
-
-    def __init__(self, spread: Tensor, visible: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("spread", spread)
-        self.register_buffer("visible", visible)
-
-
 class GlobalStage:
     """E0 and E_ξ together: the pose term keeps in E0's features what the pose head reads.
 
@@ -99,12 +82,13 @@ class GlobalStage:
         self.train_ids = data.train_count
         with torch.no_grad():
             latents = _latents_of(generator, data, range(min(4096, self.train_ids)))
+            self.spread = latents.std(dim=0).clamp_min(1e-3)
             encoder.mean_latents.copy_(latents.mean(dim=0).expand_as(encoder.mean_latents))
         metric = visible_metric(generator, latents, data) if visible is None else visible
-        self.metric = CodeMetric(latents.std(dim=0).clamp_min(1e-3), metric.to(generator.mean_latents.device))
+        self.visible = metric.to(generator.mean_latents.device)
 
     def modules(self) -> dict[str, nn.Module]:
-        return {"encoder": self.encoder, "pose_encoder": self.pose_encoder, "metric": self.metric}
+        return {"encoder": self.encoder, "pose_encoder": self.pose_encoder}
 
     def parameters(self) -> Iterator[nn.Parameter]:
         yield from self.encoder.parameters()
@@ -120,10 +104,8 @@ class GlobalStage:
         output = self.encoder(batch.image, batch.landmarks)
         difference = output.latents - target
         losses = {
-            "code": config.code_weight
-            * F.smooth_l1_loss(difference / self.metric.spread, torch.zeros_like(difference)),
-            "visible": config.visible_weight
-            * (difference @ self.metric.visible).square().sum(-1).add(1e-4).sqrt().mean(),
+            "code": config.code_weight * F.smooth_l1_loss(difference / self.spread, torch.zeros_like(difference)),
+            "visible": config.visible_weight * (difference @ self.visible).square().sum(-1).add(1e-4).sqrt().mean(),
             "points": config.point_weight * (self.face_points(output.latents) - batch.points).abs().mean(),
             "pose": config.pose_weight
             * F.smooth_l1_loss(self.pose_encoder.pose(output.features), batch.camera.pose(), beta=0.1),
@@ -179,9 +161,7 @@ class GlobalStage:
         figures = {
             "code_r2": float(1 - difference.square().mean() / mean_difference.square().mean()),
             "visible_r2": float(
-                1
-                - (difference @ self.metric.visible).square().mean()
-                / (mean_difference @ self.metric.visible).square().mean()
+                1 - (difference @ self.visible).square().mean() / (mean_difference @ self.visible).square().mean()
             ),
             "points": float((self.face_points(output.latents) - batch.points).norm(dim=-1).mean()),
             "points_of_mean": float((self.face_points(encoder.mean_latents[None]) - batch.points).norm(dim=-1).mean()),

@@ -86,6 +86,18 @@ def learning_rate_factor(step: int, config: LoopConfig) -> float:
     return warmup * 0.5 * (1 + math.cos(math.pi * (step - start) / max(1.0, config.steps - start)))
 
 
+def begin(config: LoopConfig) -> None:
+    """What comes before all else of a run: its networks' first numbers and what its stage estimates depend on it."""
+    torch.manual_seed(config.seed)
+    limit_threads(config)
+
+
+def limit_threads(config: LoopConfig) -> None:
+    """Compute with the run's own number of threads, which the last bits of sums depend on."""
+    torch.set_num_threads(config.threads)
+    cv2.setNumThreads(config.threads)
+
+
 def train(
     stage: Stage,
     config: LoopConfig,
@@ -110,8 +122,7 @@ def train(
         ConfigError: Options that do not fit this machine or the folder's checkpoint, or a loss that is no number.
         KeyboardInterrupt: It was asked to stop (Ctrl-C, SIGTERM), has finished its step and written a checkpoint.
     """
-    torch.set_num_threads(config.threads)
-    cv2.setNumThreads(config.threads)
+    limit_threads(config)
     folder.mkdir(parents=True, exist_ok=True)
     device = choose_device(config.device)
     with joined_workers(device) as workers, _StopRequest() as stop:

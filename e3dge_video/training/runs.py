@@ -31,7 +31,7 @@ from e3dge_video.training.global_stage import GlobalConfig, GlobalStage, read_me
 from e3dge_video.training.head_views import HeadViews
 from e3dge_video.training.local_losses import HeadLoss
 from e3dge_video.training.local_stage import LocalStage, LocalStageConfig
-from e3dge_video.training.loop import LoopConfig, train
+from e3dge_video.training.loop import LoopConfig, begin, train
 from e3dge_video.training.mapping_stage import MappingStage, MappingStageConfig
 from e3dge_video.training.matte_stage import MatteStage, MatteStageConfig
 from e3dge_video.training.points_stage import FacePointsConfig, FacePointsStage
@@ -132,7 +132,7 @@ class AttributeRun:
 
 def train_generator(run: GeneratorRun, folder: Path) -> dict[str, float]:
     """Train G; returns the held-out figures."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     generator = EG3D(run.generator)
     if run.init is not None:
         _start_from(generator, run.init)
@@ -151,7 +151,7 @@ def train_generator(run: GeneratorRun, folder: Path) -> dict[str, float]:
 
 def train_landmarks(run: LandmarkRun, folder: Path) -> dict[str, float]:
     """Train the 3D landmarks of a code."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     generator = load_generator_run(run.generator)
     data = HeadViews(run.landmarks.data, run.landmarks.held_out)
     _check_latents(generator, data)
@@ -161,7 +161,7 @@ def train_landmarks(run: LandmarkRun, folder: Path) -> dict[str, float]:
 
 def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
     """Train E0 and E_ξ."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     device = choose_device(run.loop.device)
     generator = load_generator_run(run.generator).to(device)
     face_points = FacePoints(generator.latent_shape[1])
@@ -183,7 +183,7 @@ def train_global(run: GlobalRun, folder: Path) -> dict[str, float]:
 
 def train_pose(run: PoseRun, folder: Path) -> dict[str, float]:
     """Train E_ξ."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     weights = averaged(run.encoder)
     sizes = run_config(run.encoder).get("encoder")
     if not isinstance(sizes, dict) or "encoder" not in weights:
@@ -201,7 +201,7 @@ def train_pose(run: PoseRun, folder: Path) -> dict[str, float]:
 
 def train_local(run: LocalRun, folder: Path) -> dict[str, float]:
     """Train the local branch."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     model = load_inverter(run.model).to(choose_device(run.loop.device))
     branch = LocalBranch(run.branch, model.generator.feature_width)
     if run.init is not None:
@@ -212,7 +212,7 @@ def train_local(run: LocalRun, folder: Path) -> dict[str, float]:
 
 def train_blend(run: BlendRun, folder: Path) -> dict[str, float]:
     """Train the residual blend."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     blender = ResidualBlender(run.widths)
     if run.init is not None:
         load_weights(blender, averaged(run.init), "blender", run.init)
@@ -222,7 +222,7 @@ def train_blend(run: BlendRun, folder: Path) -> dict[str, float]:
 
 def train_matte(run: MatteRun, folder: Path) -> dict[str, float]:
     """Train the matte."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     matte = MatteNet(run.matte)
     if run.init is not None:
         matte.load_state_dict(averaged(run.init)["matte"])
@@ -232,7 +232,7 @@ def train_matte(run: MatteRun, folder: Path) -> dict[str, float]:
 
 def train_attributes(run: AttributeRun, folder: Path) -> dict[str, float]:
     """Train the attribute reader."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     data = HeadViews(run.stage.data, run.stage.held_out)
     stage = AttributeStage(AttributeNet(len(data.attribute_names)), data, run.stage)
     return train(stage, run.loop, folder, resolved=to_mapping(run))

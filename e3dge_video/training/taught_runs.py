@@ -22,7 +22,7 @@ from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.image_losses import image_losses
 from e3dge_video.training.local_losses import PaperLoss
 from e3dge_video.training.local_stage import LocalStage, TaughtLocalConfig
-from e3dge_video.training.loop import LoopConfig, train
+from e3dge_video.training.loop import LoopConfig, begin, train
 from e3dge_video.training.pack import history
 from e3dge_video.training.pose_stage import PoseStage, TaughtPoseConfig, TaughtPoses
 from e3dge_video.training.runs import averaged, load_weights, run_config, take_over
@@ -90,7 +90,7 @@ class TaughtPackRun:
 
 def train_taught_global(run: TaughtGlobalRun, folder: Path) -> dict[str, float]:
     """Train E0; returns the held-out figures."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     device = choose_device(run.loop.device)
     teacher = load_teacher(run.model, run.samples, run.stage.teacher, device)
     spec = read_spec(find_bundle(run.model))
@@ -109,7 +109,7 @@ def train_taught_global(run: TaughtGlobalRun, folder: Path) -> dict[str, float]:
 
 def train_taught_pose(run: TaughtPoseRun, folder: Path) -> dict[str, float]:
     """Train E_ξ; returns the held-out figures."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     device = choose_device(run.loop.device)
     teacher = load_teacher(run.model, run.samples, run.stage.teacher, device)
     encoder = load_taught_encoder(run.encoder, read_spec(find_bundle(run.model)).generator)
@@ -122,7 +122,7 @@ def train_taught_pose(run: TaughtPoseRun, folder: Path) -> dict[str, float]:
 
 def train_taught_local(run: TaughtLocalRun, folder: Path) -> dict[str, float]:
     """Train the local branch; returns the held-out figures."""
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     device = choose_device(run.loop.device)
     bundle = _with_samples(read_bundle(find_bundle(run.model)), run.samples)
     model = paper_inverter_of(bundle).to(device)

@@ -18,7 +18,7 @@ from e3dge_video.inversion.load import generator_of, load_inverter
 from e3dge_video.models.discriminators import DualDiscriminator
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.models.generators.eg3d.generator import EG3D
-from e3dge_video.training.loop import LoopConfig, train
+from e3dge_video.training.loop import LoopConfig, begin, train
 from e3dge_video.training.toon_pictures import read_toon_pictures
 from e3dge_video.training.toon_stage import ToonConfig, ToonStage
 from e3dge_video.weights.bundle import TOON_FILE, BundleSpec, ToonSpec, extend_bundle, read_bundle, require_encoders
@@ -68,7 +68,7 @@ def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
     Raises:
         ConfigError: The folder of pictures or the model cannot be used for this.
     """
-    torch.manual_seed(run.loop.seed)
+    begin(run.loop)
     base = find_bundle(run.model)
     bundle = read_bundle(base)
     require_encoders(base, bundle.spec)
