@@ -66,6 +66,10 @@ class LocalBranchConfig:
     film_width: int = 128  # channels between the two of "deep"
     #: World coordinates are multiplied by this before their positional encoding; EG3D's box becomes [-1, 1]³ so.
     coordinate_scale: float = 1.0
+    #: Bounds of FiLM's γ and β (the latter in units of f_G), reached smoothly; 0: none, as released. A residual larger
+    #: than those of training cannot carry f_G out of the range that super-resolution knows.
+    scale_limit: float = 0.0
+    shift_limit: float = 0.0
     #: Which points of the target view count as seen in the reference view: all that project inside it, or those of them
     #: that no other part of the head hides there (depth test).
     visibility: Literal["in_image", "depth"] = "in_image"

@@ -62,6 +62,9 @@ class StepConfig:
     views: Literal["source", "both", "swapped"] = "both"
     #: Camera of the coarse reconstruction: E_ξ's, or the true one.
     camera: Literal["predicted", "true"] = "predicted"
+    #: Codes are moved toward the mean head at random, by up to this share: they then fit a picture as badly as the code
+    #: of a real face does, and the branch learns residuals as large as those. 0: codes as E0 gives them.
+    misfit: float = 0.0
     evaluate_heads: int = 16
 
 
@@ -101,16 +104,25 @@ class TwoViews:
         self.model, self.predicted = model, predicted
 
     @torch.no_grad()
-    def invert(self, pairs: ViewPairs) -> Inverted:
-        """Codes of both pictures of each pair, and what their global reconstructions lack."""
+    def invert(self, pairs: ViewPairs, toward_mean: Tensor | None = None) -> Inverted:
+        """Codes of both pictures of each pair, and what their global reconstructions lack.
+
+        Args:
+            pairs: P heads, two views each.
+            toward_mean: How far each head's codes are moved toward the mean head, 0..1; None: not at all. [P]
+        """
         model, image, landmarks = self.model, pairs.image.flatten(0, 1), pairs.landmarks.flatten(0, 1)
         observed = model.observe(image, landmarks)
+        latents = observed.latents
+        if toward_mean is not None:
+            share = toward_mean.to(latents).repeat_interleave(2).view(-1, 1, 1)
+            latents = latents.lerp(model.generator.mean_latents.to(latents).expand_as(latents), share)
         camera = observed.camera if self.predicted else pairs.camera
-        planes = model.generator.planes(observed.latents)
+        planes = model.generator.planes(latents)
         coarse = _in_full(model.generator.render(planes, camera))
         view = model.view(coarse, camera)
         residual = model.residual(image, model.foreground(image, landmarks), coarse, view)
-        return Inverted(observed.latents, planes, residual, view)
+        return Inverted(latents, planes, residual, view)
 
     def draw(self, branch: LocalBranch, inverted: Inverted, pairs: ViewPairs, toward: Tensor) -> Drawn:
         """Every picture of the pairs, from the camera of the one that it goes toward."""
@@ -172,7 +184,8 @@ class LocalStage:
         config, branch = self.config, self.branch
         branch.train()
         pairs = placed(self.pairs.draw(config.heads, rng, step=step), device_of(branch))
-        inverted = self.views.invert(pairs)
+        share = config.misfit * torch.from_numpy(rng.random(config.heads)) if config.misfit else None
+        inverted = self.views.invert(pairs, share)
         own = torch.arange(len(inverted.latents))
         swap, toward = own ^ 1, own  # the two views of a head lie side by side
         if config.views == "swapped":

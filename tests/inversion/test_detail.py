@@ -96,6 +96,22 @@ def test_starts_as_nothing_and_never_changes_the_geometry(mode: Mode) -> None:
     assert torch.equal(changed.alpha, plain.alpha) and torch.equal(changed.depth, plain.depth)
 
 
+def test_limits_bound_the_modulation() -> None:
+    """Whatever the residual, γ and β stay within their limits; small ones are as without."""
+    free = speaking("projected")
+    bound = LocalBranch(replace(CONFIG, mode="projected", scale_limit=0.5, shift_limit=2.0), generator().feature_width)
+    bound.load_state_dict(free.branch.state_dict())
+    points, huge = view(FRONT).surface, 100.0
+    for strength, limited in ((huge, True), (1e-3, False)):
+        assert free.local_features is not None
+        loud = replace(free, local_features=strength * free.local_features)
+        plain, film = loud(points), replace(loud, branch=bound)(points)
+        assert float(film.scale.abs().max()) <= 0.5 and float(film.shift.abs().max()) <= 2.0
+        assert (float(plain.shift.abs().max()) > 2.0) == limited
+        if not limited:
+            torch.testing.assert_close(film.shift, plain.shift, rtol=0.1, atol=1e-3)
+
+
 def test_what_each_mode_reads() -> None:
     assert detail("projected").aligned_features is None and detail("projected").local_features is not None
     assert detail("aligned").local_features is None and detail("aligned").visible is None

@@ -18,7 +18,7 @@ from e3dge_video.models.encoders.residual_blender import CANDIDATES, INPUTS, Res
 from e3dge_video.training.augmentation import AugmentationConfig
 from e3dge_video.training.blend_stage import BlendStage, BlendStageConfig
 from e3dge_video.training.local_losses import HeadLoss
-from e3dge_video.training.local_stage import LocalStage, LocalStageConfig
+from e3dge_video.training.local_stage import LocalStage, LocalStageConfig, TwoViews
 from e3dge_video.training.view_pairs import HeadViewPairs, PairConfig
 from tests.support.tiny_model import BRANCH, write_tiny_bundle
 
@@ -112,6 +112,23 @@ def test_source_view_alone(model: Inverter, tiny_heads: Path) -> None:
     config = LocalStageConfig(heads=1, views="source", camera="true")
     losses = LocalStage(model, branch, pairs(tiny_heads), HeadLoss(config), config).losses(0, np.random.default_rng(1))
     assert set(losses) == {"image", "neural", "edges", "contrast"}
+
+
+def test_misfit_leaves_more_to_the_residual(model: Inverter, tiny_heads: Path) -> None:
+    """Codes at the mean head are one and the same, and the residual holds what they lost; the pictures stay."""
+    pair, views = pairs(tiny_heads).held_out(0), TwoViews(model)
+    own, half, mean = (views.invert(pair, None if s is None else torch.tensor([s])) for s in (None, 0.5, 1.0))
+    expected = model.generator.mean_latents.expand_as(own.latents)
+    torch.testing.assert_close(mean.latents, expected)
+    torch.testing.assert_close(half.latents, (own.latents + expected) / 2)
+    assert float((mean.residual - own.residual).abs().mean()) > 1e-3
+    branch = LocalBranch(replace(BRANCH, mode="projected"), model.generator.feature_width)
+    made = []
+    for misfit in (0.0, 0.8):
+        config = LocalStageConfig(heads=1, misfit=misfit)
+        stage = LocalStage(model, branch, pairs(tiny_heads), HeadLoss(config), config)
+        made.append(float(stage.losses(0, np.random.default_rng(1))["image"].detach()))
+    assert made[0] != made[1]
 
 
 def test_blend_stage_learns_and_keeps_its_examples(

@@ -73,16 +73,23 @@ class FilmHead(nn.Module):
     Args:
         network: What makes γ and β, side by side: [..., C + 45] → [..., 2 F].
         scale: World coordinates are multiplied by it before their encoding.
+        limits: Bounds of |γ| and |β|, reached smoothly; 0: none.
     """
 
-    def __init__(self, network: nn.Module, scale: float = 1.0) -> None:
+    def __init__(self, network: nn.Module, scale: float = 1.0, limits: tuple[float, float] = (0, 0)) -> None:
         super().__init__()
-        self.mlp, self.scale = network, scale
+        self.mlp, self.scale, self.limits = network, scale, limits
 
     def forward(self, local: Tensor, points: Tensor) -> FeatureModulation:
         """[..., C] at world points [..., 3]"""
         x = torch.cat([local, positional_encoding(points * self.scale)], dim=-1)
-        return FeatureModulation(*self.mlp(x).chunk(2, dim=-1))
+        films = self.mlp(x).chunk(2, dim=-1)
+        return FeatureModulation(*(_bounded(film, limit) for film, limit in zip(films, self.limits, strict=True)))
+
+
+def _bounded(x: Tensor, limit: float) -> Tensor:
+    """x about zero, never beyond ±limit. Any shape"""
+    return limit * torch.tanh(x / limit) if limit else x
 
 
 def film_head(
@@ -91,6 +98,7 @@ def film_head(
     features: int = 256,
     *,
     scale: float = 1.0,
+    limits: tuple[float, float] = (0, 0),
     width: int = 128,
 ) -> FilmHead:
     """A head of one of three kinds.
@@ -101,17 +109,18 @@ def film_head(
         channels: Of the local features.
         features: Of f_G.
         scale: World coordinates are multiplied by it before their encoding.
+        limits: Bounds of |γ| and |β|; 0: none.
         width: Between the two MLPs of "deep".
     """
     inputs, outputs = channels + 3 + 6 * OCTAVES, 2 * features
     if kind == "linear":
         linear = PointLinear(inputs, outputs)
         nn.init.zeros_(linear.weight)
-        return FilmHead(linear, scale)
+        return FilmHead(linear, scale, limits)
     last = ResidualMLP(inputs if kind == "residual" else width, outputs)
     for values in (last.linear1.weight, last.linear1.bias, last.shortcut.weight):
         nn.init.zeros_(values)
-    return FilmHead(last if kind == "residual" else nn.Sequential(ResidualMLP(inputs, width), last), scale)
+    return FilmHead(last if kind == "residual" else nn.Sequential(ResidualMLP(inputs, width), last), scale, limits)
 
 
 class PointLinear(FullyConnected):

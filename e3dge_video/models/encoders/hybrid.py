@@ -35,7 +35,12 @@ class LocalBranch(nn.Module):
         self.aligner = None if config.mode == "projected" else ResidualAligner(config.aligner_widths)
         self.fusion = SFTFusion(channels) if config.mode == "hybrid" else None
         self.film_head = film_head(
-            config.film_head, channels, features, scale=config.coordinate_scale, width=config.film_width
+            config.film_head,
+            channels,
+            features,
+            scale=config.coordinate_scale,
+            limits=(config.scale_limit, config.shift_limit),
+            width=config.film_width,
         )
 
 
