@@ -258,7 +258,11 @@ class ResidualLift:
             The picture, RGB in [-1, 1] [B, 3, S, S], and the opacity of the head itself [B, 1, S, S].
         """
         reading = self.read(lifted, target, camera, change)
-        added = self._added(reading, lifted.camera, camera)
+        if self.blender is None or (camera is lifted.camera and change is None):
+            # A place shows what was seen there; from the input's own camera nothing has to be learned.
+            added = torch.lerp(reading.continued, reading.seen, reading.weight)
+        else:
+            added = self._blended(self.blender, reading, lifted.camera, camera)
         if change is not None:
             added = added * torch.lerp(torch.ones_like(reading.weight), reading.shade, reading.weight)
         hull, color = reading.hull, target.color
@@ -311,18 +315,15 @@ class ResidualLift:
             shade=whole if change is None else read[:, 7:8],
         )
 
-    def _added(self, reading: LiftReading, source: Camera, camera: Camera) -> Tensor:
-        """The residual that each place of the target view shows. [B, 3, S, S]"""
-        if self.blender is None:
-            return torch.lerp(reading.continued, reading.seen, reading.weight)
-        # From the input's own camera a place shows what was seen there and nothing has to be learned, unless an edit
-        # puts something else there.
+    def _blended(self, blender: ResidualBlender, reading: LiftReading, source: Camera, camera: Camera) -> Tensor:
+        """The residual that each place of the target view shows, by the learned blend. [B, 3, S, S]"""
+        # Near the input's own camera what was seen is right, unless an edit puts something else there.
         aside = torch.arccos((source.cam2world[:, :3, 2] * camera.cam2world[:, :3, 2]).sum(-1).clamp(-1, 1))
         trust = torch.maximum(
             (aside / self.config.aside).clamp(0, 1).view(-1, 1, 1, 1),
             (reading.replaced / self.config.edit_threshold).clamp(0, 1),
         )
-        shares = self.blender(reading.features(), reading.weight, reading.mirror_weight, trust)
+        shares = blender(reading.features(), reading.weight, reading.mirror_weight, trust)
         return blended(shares, reading.seen, reading.mirrored, reading.continued)
 
     def _facing(self, depth: Tensor, camera: Camera) -> Tensor:
