@@ -5,8 +5,9 @@
 
 `heads`: held-out heads with detail that no code holds (patterns, patches, recoloured hair and clothes), two views each,
 inverted from a disturbed picture. A row for the global reconstruction and one for every run of `train local|align`; for
-source and novel view each MAE (range 2) on the head, SSIM, LPIPS and identity. Without the networks of the latter two,
-`features` (our structural features, lower is better) and `E0` (cosine of E0's codes less their mean) stand in.
+source and novel view each MAE (range 2) on the head, also where the source shows the place and where it does not, SSIM,
+LPIPS and identity. Without the networks of the latter two, `features` (our structural features, lower is better) and
+`E0` (cosine of E0's codes less their mean) stand in.
 
 `clips`: frame A inverted, drawn with the camera and the expression of frame B, more than `--degrees` apart in yaw; MAE
 and SSIM where B shows the head and where it shows the face, of A itself, the global reconstruction, the plain lift, the
@@ -42,7 +43,7 @@ from e3dge_video.models.encoders.residual_blender import ResidualBlender
 from e3dge_video.pipelines.clip_frames import ClipFrames, Frames
 from e3dge_video.pipelines.jsonfile import write_json
 from e3dge_video.training.image_losses import ImageLossConfig, image_losses
-from e3dge_video.training.local_stage import TwoViews
+from e3dge_video.training.local_stage import Shown, TwoViews
 from e3dge_video.training.losses import structural_distance
 from e3dge_video.training.runs import averaged, load_weights, run_config
 from e3dge_video.training.view_pairs import HeadViewPairs, PairConfig
@@ -94,16 +95,16 @@ def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
         for k in range(arguments.count):
             one = pairs.held_out(k)
             drawn = views.pictures(one, branch)
-            for kind, image, truth, alpha in drawn:
-                for metric, value in judge(image, truth, alpha, one.landmarks[0]).items():
-                    figures.setdefault(f"{kind} {metric}", []).append(value)
+            for shown in drawn:
+                for metric, value in judge(shown, one.landmarks[0]).items():
+                    figures.setdefault(f"{shown.view} {metric}", []).append(value)
             if k < 6:
-                column.append(np.concatenate([to_array(image[0]) for _, image, _, _ in drawn], axis=1))
-        table[name] = {key: float(np.mean(values)) for key, values in figures.items()}
+                column.append(np.concatenate([to_array(shown.image[0]) for shown in drawn], axis=1))
+        table[name] = {key: float(np.nanmean(values)) for key, values in figures.items()}
         sheet.append(np.concatenate(column))
         log.info("%-10s %s", name, "  ".join(f"{k} {v:.3f}" for k, v in table[name].items()))
     truths = [views.pictures(pairs.held_out(k), None) for k in range(min(6, arguments.count))]
-    sheet.append(np.concatenate([np.concatenate([to_array(t[0]) for _, _, t, _ in one], axis=1) for one in truths]))
+    sheet.append(np.concatenate([np.concatenate([to_array(t.truth[0]) for t in one], axis=1) for one in truths]))
     cv2.imwrite(str(arguments.out) + "_heads.png", np.concatenate(sheet, axis=1)[..., ::-1])
     return table
 
@@ -117,12 +118,15 @@ class Judge:
         self.perceptual, self.recognizer = loss.perceptual, loss.recognizer
         log.info("perceptual and identity metrics: %s", loss.description)
 
-    def __call__(self, image: Tensor, truth: Tensor, alpha: Tensor, landmarks: Tensor) -> dict[str, float]:
-        """Of pictures over black, judged where the head is."""
-        head = (alpha > 0.5).float()
-        image, truth = (value * head + head - 1 for value in (image, truth))
+    def __call__(self, shown: Shown, landmarks: Tensor) -> dict[str, float]:
+        """Of pictures over black, judged where the head is; MAE also where the source shows the place and where not."""
+        head = (shown.alpha > 0.5).float()
+        image, truth = (value * head + head - 1 for value in (shown.image, shown.truth))
+        seen, hidden = head * shown.seen, head * ~shown.seen
         figures = {
-            "MAE": float((image - truth).abs().sum() / (3 * head.sum())),
+            "MAE": masked_error(image, truth, head),
+            "seen": masked_error(image, truth, seen),
+            "hidden": masked_error(image, truth, hidden) if hidden.any() else float("nan"),
             "SSIM": float(structural_similarity(image, truth).mean()),
         }
         if self.perceptual is None:

@@ -135,15 +135,21 @@ def detail_toward(branch: LocalBranch, residual: Tensor, source: SourceDetail, t
         return LocalDetail(branch, source.view.camera, target.camera, source.features)
     aligned = realigned(branch, residual, target)
     features = branch.encoder(aligned, target.depth)
-    visible = None if source.features is None else _visible(branch, source.view, target).to(features.dtype)
+    visible = None
+    if source.features is not None:
+        by_depth = branch.config.visibility == "depth"
+        visible = seen_from(source.view, target, by_depth=by_depth).to(features.dtype)
     return LocalDetail(branch, source.view.camera, target.camera, source.features, features, visible, aligned)
 
 
-def _visible(branch: LocalBranch, source: View, target: View) -> Tensor:
-    """Where the target view's surface is seen in the source. [B, 1, R, R]"""
+def seen_from(source: View, target: View, *, by_depth: bool) -> Tensor:
+    """Where the target view's surface is seen in the source: projects inside it, and nothing hides it there if asked.
+
+    [B, 1, R, R], booleans
+    """
     uv, distance = project(target.surface, source.camera)
     seen, side = in_image(uv), round(target.surface.shape[1] ** 0.5)
-    if branch.config.visibility == "depth":
+    if by_depth:
         extent = round(source.surface.shape[1] ** 0.5)
         reached = (source.surface - source.camera.position[:, None]).norm(dim=-1).unflatten(1, (1, extent, extent))
         seen = seen & (distance - sample_map(reached, uv, mode="nearest")[:, 0] < DEPTH_TOLERANCE)

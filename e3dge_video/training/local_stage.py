@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.inversion.detail import View, detail_toward, encode_source
+from e3dge_video.inversion.detail import View, detail_toward, encode_source, seen_from
 from e3dge_video.inversion.portrait import Observation
 from e3dge_video.io.images import to_array
 from e3dge_video.models.encoders.hybrid import LocalBranch
@@ -92,6 +92,25 @@ class Inverted:
     view: View
 
 
+@dataclass(frozen=True)
+class Shown:
+    """Both pictures of a pair, drawn from "source" or "novel" cameras.
+
+    Attributes:
+        view: Which.
+        image: What was drawn. [2, 3, S, S]
+        truth: What should be. [2, 3, S, S]
+        alpha: Opacity of the head in `truth`. [2, 1, S, S]
+        seen: Where the inverted pictures show what the global reconstruction has there. [2, 1, S, S]
+    """
+
+    view: str
+    image: Tensor
+    truth: Tensor
+    alpha: Tensor
+    seen: Tensor
+
+
 class TwoViews:
     """Pairs as a frozen global model reconstructs them, with local detail or without.
 
@@ -138,21 +157,25 @@ class TwoViews:
         return Drawn(image, rendered.rgb, coarse, target, aligned)
 
     @torch.no_grad()
-    def pictures(self, pair: ViewPairs, branch: LocalBranch | None) -> list[tuple[str, Tensor, Tensor, Tensor]]:
-        """One pair from its own cameras and from each other's: "source" or "novel", picture, truth, the head's opacity.
+    def pictures(self, pair: ViewPairs, branch: LocalBranch | None) -> list[Shown]:
+        """Both pictures of one pair from their own cameras, then from each other's.
 
         Args:
             branch: Local detail; None: the global reconstruction.
         """
-        inverted, made, size = self.invert(pair), [], pair.truth.shape[-1]
-        for name, order in (("source", [0, 1]), ("novel", [1, 0])):
+        model, inverted, made, size = self.model, self.invert(pair), [], pair.truth.shape[-1]
+        for view, order in (("source", [0, 1]), ("novel", [1, 0])):
             toward = torch.tensor(order, device=pair.truth.device)
             if branch is None:
-                rendered = self.model.generator.render(inverted.planes, pair.camera[toward])
-                image = fitted(self.model.generator.upsample(rendered, inverted.latents), size)
+                camera = pair.camera[toward]
+                rendered = _in_full(model.generator.render(inverted.planes, camera))
+                image, target = model.generator.upsample(rendered, inverted.latents), model.view(rendered, camera)
             else:
-                image = self.draw(branch, inverted, pair, toward).image
-            made.append((name, image, pair.truth[0][order], pair.alpha[0][order]))
+                drawn = self.draw(branch, inverted, pair, toward)
+                image, target = drawn.image, drawn.view
+            seen = seen_from(inverted.view, target, by_depth=True)
+            seen = F.interpolate(seen.float(), (size, size), mode="nearest") > 0
+            made.append(Shown(view, fitted(image, size), pair.truth[0][order], pair.alpha[0][order], seen))
         return made
 
 
@@ -207,11 +230,11 @@ class LocalStage:
             pair = placed(self.pairs.held_out(k), device_of(branch))
             columns = [pair.image[0, 0]]
             for kind in ("global", "local"):
-                for view, image, truth, alpha in self.views.pictures(pair, None if kind == "global" else branch):
-                    head = alpha > 0.5
-                    error = ((image - truth).abs() * head).sum() / (3 * head.sum())
-                    figures.setdefault(f"{kind}_{view}", []).append(float(error))
-                    columns += [truth[0], image[0]] if kind == "global" else [image[0]]
+                for shown in self.views.pictures(pair, None if kind == "global" else branch):
+                    head = shown.alpha > 0.5
+                    error = ((shown.image - shown.truth).abs() * head).sum() / (3 * head.sum())
+                    figures.setdefault(f"{kind}_{shown.view}", []).append(float(error))
+                    columns += [shown.truth[0], shown.image[0]] if kind == "global" else [shown.image[0]]
             if k < 8:
                 rows.append(np.concatenate([to_array(column) for column in columns], axis=1))
         return {name: float(np.mean(values)) for name, values in figures.items()}, np.concatenate(rows, axis=0)
