@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from e3dge_video.inversion.refinement.load import MetricFiles
-from e3dge_video.inversion.refinement.personalization import PersonalizationConfig
 from e3dge_video.pipelines.core.spec import BarrierStage, MapStage
-from e3dge_video.pipelines.options import PortraitOptions
+from e3dge_video.pipelines.options import PortraitOptions, RefineOptions
 from e3dge_video.pipelines.stages.personalize import (
     ChooseKeyFrames,
     CollectKeyFrames,
@@ -23,7 +21,7 @@ def refinement_stages(options: PortraitOptions, model: SetupModel) -> tuple[MapS
     if refine.mode == "none":
         return ()
     if refine.mode == "clip":
-        return _personalization_stages(refine.clip, refine.metrics, model)
+        return _personalization_stages(refine, model)
     schedule = refine.frames or frame_schedule(refine.mode, options.device)
     return (
         MapStage(
@@ -39,17 +37,17 @@ def refinement_stages(options: PortraitOptions, model: SetupModel) -> tuple[MapS
     )
 
 
-def _personalization_stages(
-    config: PersonalizationConfig, metrics: MetricFiles, model: SetupModel
-) -> tuple[MapStage | BarrierStage, ...]:
+def _personalization_stages(options: RefineOptions, model: SetupModel) -> tuple[MapStage | BarrierStage, ...]:
+    config = options.clip
     names = [f"tune{k + 1}" for k in range(config.rounds)]
     rounds = [
         MapStage(
             name,
             "portrait",
-            Tune(model, config, metrics),
+            Tune(model, config, options.metrics),
             {"frames": "gather"} | ({} if before is None else {"before": before}),
             persist=True,
+            version=2,
         )
         for name, before in zip(names, [None, *names], strict=False)
     ]
@@ -64,5 +62,9 @@ def _personalization_stages(
         ),
         BarrierStage("gather", GatherKeyFrames(), {"collected": "collect"}),
         *rounds,
-        BarrierStage("refined", ShareTuned(config), {"tuned": names[-1], "settled": "settle", "track": "track"}),
+        BarrierStage(
+            "refined",
+            ShareTuned(options.own_offsets),
+            {"tuned": names[-1], "settled": "settle", "track": "track", "chosen": "choose"},
+        ),
     )
