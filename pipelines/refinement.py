@@ -14,6 +14,9 @@ from e3dge_video.pipelines.stages.personalize import (
 from e3dge_video.pipelines.stages.refine import Refined, RefineFrames, frame_schedule
 from e3dge_video.pipelines.stages.setup import SetupModel
 
+#: Of what a round keeps. Part of its key: a stopped run whose state has another format tunes anew and reads none of it.
+_STATE_FORMAT = 2
+
 
 def refinement_stages(options: PortraitOptions, model: SetupModel) -> tuple[MapStage | BarrierStage, ...]:
     """What stands between `settle` and `portrait`; the last one gives what `settle` gives, refined."""
@@ -47,7 +50,7 @@ def _personalization_stages(options: RefineOptions, model: SetupModel) -> tuple[
             Tune(model, config, options.metrics),
             {"frames": "gather"} | ({} if before is None else {"before": before}),
             persist=True,
-            version=2,
+            version=_STATE_FORMAT,
         )
         for name, before in zip(names, [None, *names], strict=False)
     ]

@@ -32,7 +32,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import cv2
 import numpy as np
@@ -145,7 +145,7 @@ def refined(clip: ClipFrames, mode: str, chosen: list[int], files: MetricFiles) 
     frames = clip.frames()[chosen]
     if mode == "none":
         return Found(clip.inverter, frames, 0.0)
-    found = adjusted(clip.inverter, frames, load_objective(files), mode)
+    found = adjusted(clip.inverter, frames, load_objective(files), cast(RefineMode, mode))
     return Found(clip.inverter, found, (time.process_time() - began) / len(chosen))
 
 

@@ -170,6 +170,19 @@ def test_schedule_and_networks_are_part_of_the_keys(studio: Studio, tmp_path: Pa
     assert frames[0]["refine"] != frames[1]["refine"] and frames[0]["settle"] == frames[1]["settle"] == first["settle"]
 
 
+def test_a_state_of_another_format_is_not_read(studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index, spec = build_index(studio.talk.video), read_spec(studio.model)
+
+    def keys() -> Mapping[str, str]:
+        options = studio.options(refine=RefineOptions("clip", clip=CLIP))
+        return plan_job(build_job(studio.talk.video, index, OutputFolder(tmp_path / "out"), options, spec)).keys
+
+    now = keys()
+    monkeypatch.setattr("e3dge_video.pipelines.refinement._STATE_FORMAT", 1)
+    before = keys()
+    assert before["collect"] == now["collect"] and all(before[name] != now[name] for name in ("tune1", "tune2"))
+
+
 def test_an_unknown_mode_is_refused(studio: Studio) -> None:
     with pytest.raises(ConfigError, match="--refine more: expected none, pose, pose\\+code, clip"):
         run(studio.talk.video, model=str(studio.model), refine="more")  # type: ignore[arg-type]

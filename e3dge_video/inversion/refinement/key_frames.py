@@ -82,7 +82,7 @@ def between_key_frames(
         left, right = right - 1, np.minimum(right, len(keys) - 1)
         gap = np.where(right > left, known[right] - known[left], 1.0)
         share = np.clip((times_s[inside] - known[left]) / gap, 0, 1)[:, None]
-        result[inside] = (1 - share) * values[keys[left]] + share * values[keys[right]]
+        result[inside] = values[keys[left]] + share * (values[keys[right]] - values[keys[left]])
     return result.reshape(len(times_s), *own.shape[1:])
 
 

@@ -43,7 +43,7 @@ def read_at(image: Tensor, matte: Tensor, points: Tensor, camera: Camera, seen_b
     grid = (torch.arange(size, device=image.device, dtype=image.dtype) + 0.5) / size
     v, u = torch.meshgrid(grid, grid, indexing="ij")
     places = torch.stack([u, v], dim=-1).view(1, -1, 2) + shift
-    # Whatever a bilinear reading touches must be foreground: where it reads anything of the matte's inside, it does.
-    inside = -F.max_pool2d(-(matte > 0).to(image), 3, 1, 1)
+    # Whatever a bilinear reading touches must be foreground: where it reads anything of the matte's inside, it is.
+    inside = -F.max_pool2d(F.pad(-(matte > 0).to(image), (1, 1, 1, 1)), 3, 1)
     readable = (sample_map(inside, places.detach()) > 0).to(image)
     return sample_map(image, places).view_as(image), readable.view_as(matte)
