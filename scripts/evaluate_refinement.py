@@ -62,14 +62,12 @@ from e3dge_video.weights.metric_networks import load_recognizer
 
 log = logging.getLogger("evaluate_refinement")
 SIDE_DEG = 20
-SHARED = PersonalizationConfig(own_code_lr=0.0, own_pose_lr=0.0)
-CODES, POSES = {"own_code_lr": 2e-3}, {"own_pose_lr": 5e-4}
+CODES, POSES = {"own_code_lr": 4e-3}, {"own_pose_lr": 1e-3}
 CLIP_MODES = {
     "clip": RefineOptions("clip"),
-    "clip-shared": RefineOptions("clip", clip=SHARED),
     **{
         f"clip-{name}{'-between' if own == 'interpolate' else ''}": RefineOptions(
-            "clip", clip=replace(SHARED, **rates), own_offsets=own
+            "clip", clip=PersonalizationConfig(**rates), own_offsets=own
         )
         for name, rates in (("codes", CODES), ("poses", POSES), ("both", CODES | POSES))
         for own in get_args(OwnOffsets)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -165,7 +166,7 @@ class ShareTuned:
         weights = safetensors.torch.save({name: value.contiguous() for name, value in state.weights.items()})
         numbers = np.unique(np.concatenate([part["scene"] for part in track]))
         moves = state.values[CODES].numpy()
-        value = {"steps": state.step, "loss_before": state.losses[0], "loss_after": state.losses[-1]}
+        value: dict[str, Any] = {"steps": state.step, "loss_before": state.losses[0], "loss_after": state.losses[-1]}
         own: dict[str, NDArray] = {}
         if self.own_offsets == "interpolate":
             key_frames = np.concatenate([np.asarray(c["place"]) + k.start for k, c in zip(chunks, chosen, strict=True)])

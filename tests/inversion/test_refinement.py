@@ -34,9 +34,8 @@ from tests.support.tiny_model import GENERATOR, STYLESDF
 POSE = FrameRefinementConfig(steps=12, pose_lr=5e-3)
 CODE = replace(POSE, code_lr=2e-2)
 CLIP = PersonalizationConfig(key_frames=4, rounds=2, steps=6, batch=2, weight_lr=5e-3, code_lr=5e-3, anchor_points=64)
-SHARED = replace(CLIP, own_code_lr=0.0, own_pose_lr=0.0)
 OWN = replace(CLIP, own_code_lr=2e-3, own_pose_lr=1e-3)
-with_and_without_own = pytest.mark.parametrize("clip", [SHARED, OWN], ids=["shared", "own"])
+with_and_without_own = pytest.mark.parametrize("clip", [CLIP, OWN], ids=["shared", "own"])
 
 
 @pytest.fixture(scope="module", params=[GENERATOR, STYLESDF], ids=["eg3d", "stylesdf"])
@@ -329,7 +328,7 @@ def test_a_picture_is_read_where_the_moved_camera_sees_the_surface() -> None:
     expected = project(points, seen_by)[0].transpose(1, 2).unflatten(2, (32, 32))
     sure = readable.bool().expand(-1, 2, -1, -1)
     torch.testing.assert_close(read[:, :2][sure], expected[sure], atol=1e-5, rtol=0)
-    assert float((expected - image[:, :2]).abs().amax()) > 0.01
+    assert float((expected - image[:, :2]).abs().amax()) > 0.005
     assert float(readable[..., 14:30].mean()) > 0.9 and float(readable[..., :8].max()) == 0
     hidden = torch.where(matte > 0, image, torch.full_like(image, 9.0))
     other, again = read_at(hidden, matte, points, camera, seen_by)

@@ -100,7 +100,7 @@ def test_own_offsets_of_key_frames_reach_the_frames_between(plain: Path, tuned_o
     before, after = arrays(plain), arrays(tuned_own)
     report = json.loads((tuned_own / "report.json").read_text())["refinement"]
     keys = np.array(report["key_frames"])
-    offset, scene = after["offset"], after["scene"]
+    offset, scene = after["offset"], after["anchor"]
     assert offset.shape == (len(after["run"]), *after["anchors"].shape[1:])
     assert np.abs(offset[keys]).max(axis=(1, 2)).min() > 1e-4
     turn = np.abs(after["cam2world"] - before["cam2world"]).max(axis=(1, 2))
