@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,7 @@ class ClipFrames:
         job.params.index.write_bytes(self._index.to_bytes())
         self._tools = {unit.name: unit.setup() for unit in job.graph.units}
         self.results: dict[str, Payload] = {}
+        self._bodies: dict[str, Any] = {}
         self._run(job, "portrait")
 
     @property
@@ -86,6 +88,11 @@ class ClipFrames:
         self._run(self._job(options), "portrait")
         return self.results["refined"]
 
+    def key_frames(self, options: RefineOptions) -> list[int]:
+        """Frames that `refine` with `clip` tunes on."""
+        self._run(self._job(options), "collect")
+        return [int(k) for k in np.asarray(self.results["choose"]["place"])]
+
     def frames(self, settled: str = "settle") -> Frames:
         """All frames of the clip, with the codes and cameras of a stage."""
         inverter, payload = self.inverter, self.results[settled]
@@ -102,13 +109,17 @@ class ClipFrames:
         return build_job(self._clip, self._index, self._output, options, read_spec(self._folder), threads=self._threads)
 
     def _run(self, job: Job, until: str) -> None:
-        """Run the stages before `until` that have not been run yet."""
+        """Run the stages before `until` that have not been run yet as they now are."""
+        fresh: set[str] = set()
         chunk = Chunk(0, 0, job.frames, job.frames, job.params)
         for stage in job.graph.stages:
             if stage.name == until:
                 return
-            if stage.name in self.results:
+            known = self._bodies.get(stage.name) == stage.body and stage.name in self.results
+            if known and fresh.isdisjoint(stage.inputs.values()):
                 continue
+            fresh.add(stage.name)
+            self._bodies[stage.name] = stage.body
             inputs = {argument: self.results[source] for argument, source in stage.inputs.items()}
             if isinstance(stage, MapStage):
                 self.results[stage.name] = stage.body(chunk, self._tools[stage.unit], **inputs)

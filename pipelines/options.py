@@ -12,7 +12,7 @@ from e3dge_video.geometry.views import View
 from e3dge_video.inversion.editing import Edit
 from e3dge_video.inversion.refinement.frames import FrameRefinementConfig
 from e3dge_video.inversion.refinement.load import MetricFiles
-from e3dge_video.inversion.refinement.personalization import PersonalizationConfig
+from e3dge_video.inversion.refinement.personalization import OwnOffsets, PersonalizationConfig
 
 NoFace = Literal["hold", "pass", "blank"]
 RefineMode = Literal["none", "pose", "pose+code", "clip"]
@@ -26,13 +26,22 @@ class RefineOptions:
         mode: None; pose, or pose and code of every frame (P, P+C); one generator tuned to the whole clip.
         frames: Schedule of P and P+C; None: the paper's, on a CPU a quick one.
         clip: Schedule of the clip's generator.
+        own_offsets: What becomes of the own offsets of key frames, where that schedule has any: dropped, or carried to
+            every frame, linear in time between key frames.
         metrics: Networks of the objective; the run looks for them when it begins.
     """
 
     mode: RefineMode = "none"
     frames: FrameRefinementConfig | None = None
     clip: PersonalizationConfig = field(default_factory=PersonalizationConfig)
+    own_offsets: OwnOffsets = "drop"
     metrics: MetricFiles = field(default_factory=MetricFiles)
+
+    @property
+    def gives_offsets(self) -> bool:
+        """Whether every frame gets a code offset of its own."""
+        between = self.mode == "clip" and self.own_offsets == "interpolate" and self.clip.own_code_lr > 0
+        return self.mode == "pose+code" or between
 
 
 @dataclass(frozen=True)

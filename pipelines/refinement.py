@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from e3dge_video.inversion.refinement.load import MetricFiles
-from e3dge_video.inversion.refinement.personalization import PersonalizationConfig
 from e3dge_video.pipelines.core.spec import BarrierStage, MapStage
-from e3dge_video.pipelines.options import PortraitOptions
+from e3dge_video.pipelines.options import PortraitOptions, RefineOptions
 from e3dge_video.pipelines.stages.personalize import (
     ChooseKeyFrames,
     CollectKeyFrames,
@@ -16,6 +14,9 @@ from e3dge_video.pipelines.stages.personalize import (
 from e3dge_video.pipelines.stages.refine import Refined, RefineFrames, frame_schedule
 from e3dge_video.pipelines.stages.setup import SetupModel
 
+#: Of what a round keeps. Part of its key: a stopped run whose state has another format tunes anew and reads none of it.
+_STATE_FORMAT = 2
+
 
 def refinement_stages(options: PortraitOptions, model: SetupModel) -> tuple[MapStage | BarrierStage, ...]:
     """What stands between `settle` and `portrait`; the last one gives what `settle` gives, refined."""
@@ -23,7 +24,7 @@ def refinement_stages(options: PortraitOptions, model: SetupModel) -> tuple[MapS
     if refine.mode == "none":
         return ()
     if refine.mode == "clip":
-        return _personalization_stages(refine.clip, refine.metrics, model)
+        return _personalization_stages(refine, model)
     schedule = refine.frames or frame_schedule(refine.mode, options.device)
     return (
         MapStage(
@@ -39,17 +40,17 @@ def refinement_stages(options: PortraitOptions, model: SetupModel) -> tuple[MapS
     )
 
 
-def _personalization_stages(
-    config: PersonalizationConfig, metrics: MetricFiles, model: SetupModel
-) -> tuple[MapStage | BarrierStage, ...]:
+def _personalization_stages(options: RefineOptions, model: SetupModel) -> tuple[MapStage | BarrierStage, ...]:
+    config = options.clip
     names = [f"tune{k + 1}" for k in range(config.rounds)]
     rounds = [
         MapStage(
             name,
             "portrait",
-            Tune(model, config, metrics),
+            Tune(model, config, options.metrics),
             {"frames": "gather"} | ({} if before is None else {"before": before}),
             persist=True,
+            version=_STATE_FORMAT,
         )
         for name, before in zip(names, [None, *names], strict=False)
     ]
@@ -64,5 +65,9 @@ def _personalization_stages(
         ),
         BarrierStage("gather", GatherKeyFrames(), {"collected": "collect"}),
         *rounds,
-        BarrierStage("refined", ShareTuned(config), {"tuned": names[-1], "settled": "settle", "track": "track"}),
+        BarrierStage(
+            "refined",
+            ShareTuned(options.own_offsets),
+            {"tuned": names[-1], "settled": "settle", "track": "track", "chosen": "choose"},
+        ),
     )

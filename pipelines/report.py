@@ -227,7 +227,7 @@ _SETTLED_CODES = {
     "anchor": "which of them a frame uses [N]",
     "expression": "coefficients in the expression basis [N, K]",
 }
-_OFFSETS = {"offset": "what --refine pose+code added to each code [N, L, W]"}
+_OFFSETS = {"offset": "what --refine added to each frame's own code [N, L, W]"}
 _WHOLE_CODES = {"latents": "smoothed code of each frame [N, L, W]"}
 _UNITS = {
     "eg3d": "world unit of the model; the distance between the eyes of its mean head is about 0.168",
@@ -252,7 +252,7 @@ def _portrait_description(spec: BundleSpec, options: PortraitOptions) -> dict[st
         ),
         "arrays": {
             **(_WHOLE_CODES if whole else _SETTLED_CODES),
-            **(_OFFSETS if options.refine.mode == "pose+code" else {}),
+            **(_OFFSETS if options.refine.gives_offsets else {}),
             "cam2world": "camera of each crop, OpenCV axes, world units of the model [N, 4, 4]",
             "view_cameras": "camera of rgb.mp4: cam2world 16 numbers, intrinsics 9, divided by the image size [N, 25]",
             "crop": "centre x, y in pixels of the source, log of the side in pixels, angle in radians [N, 4]",

@@ -2,8 +2,12 @@
 
     python scripts/evaluate_refinement.py talk.mp4 other.mp4 --modes none pose pose+code clip --out refinement
 
+Modes that begin with `clip` tune a generator to the clip: `clip` as `--refine clip` does; `clip-codes`, `-poses` and
+`-both` with own offsets of key frames, which are dropped or, with `-between`, carried to the frames between them.
+
 For every clip and mode it prints, and writes to OUT.json:
 
+  unseen    MAE of Î0 in the face over the frames looked at that are no key frames of `clip`
   coarse    global reconstruction Î0 at the input view against the picture: MAE (range 2) and SSIM inside the face (jaw
             line and brows), MAE on the head (matte and alpha)
   final     the final picture at the input view, MAE inside the face; the lifted residual copies it, whatever Î0 is
@@ -25,10 +29,10 @@ import argparse
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import cv2
 import numpy as np
@@ -47,6 +51,7 @@ from e3dge_video.inversion.lifting import Layer
 from e3dge_video.inversion.refinement.frames import refine_frames
 from e3dge_video.inversion.refinement.load import MetricFiles, find_metric_files, load_objective
 from e3dge_video.inversion.refinement.objective import Objective, head_weight
+from e3dge_video.inversion.refinement.personalization import OwnOffsets, PersonalizationConfig
 from e3dge_video.io.images import to_array
 from e3dge_video.pipelines.clip_frames import ClipFrames, Frames
 from e3dge_video.pipelines.jsonfile import write_json
@@ -57,6 +62,17 @@ from e3dge_video.weights.metric_networks import load_recognizer
 
 log = logging.getLogger("evaluate_refinement")
 SIDE_DEG = 20
+CODES, POSES = {"own_code_lr": 4e-3}, {"own_pose_lr": 1e-3}
+CLIP_MODES = {
+    "clip": RefineOptions("clip"),
+    **{
+        f"clip-{name}{'-between' if own == 'interpolate' else ''}": RefineOptions(
+            "clip", clip=PersonalizationConfig(**rates), own_offsets=own
+        )
+        for name, rates in (("codes", CODES), ("poses", POSES), ("both", CODES | POSES))
+        for own in get_args(OwnOffsets)
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -74,7 +90,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--model", default="starter")
-    parser.add_argument("--modes", nargs="+", default=["none", "pose", "pose+code", "clip"])
+    every = ["none", "pose", "pose+code", *CLIP_MODES]
+    parser.add_argument("--modes", nargs="+", choices=every, default=every[:4])
     parser.add_argument("--seconds", type=Fraction, default=Fraction(6), help="of each clip, from its beginning")
     parser.add_argument("--frames", type=int, default=24, help="consecutive frames looked at")
     parser.add_argument("--threads", type=int, default=2)
@@ -89,10 +106,13 @@ def main() -> None:
     for clip in arguments.clips:
         frames = ClipFrames(clip, arguments.model, arguments.seconds, arguments.threads)
         chosen, pairs = looked_at(frames, arguments.frames)
+        learned = frames.key_frames(RefineOptions("clip"))
+        unseen = [place for place, frame in enumerate(chosen) if frame not in learned]
         pictures = [to_array(frames.frames()[chosen].image)]
         for mode in arguments.modes:
             found = refined(frames, mode, chosen, files)
-            figures, shown = judge(found, arguments.frames, [(chosen.index(a), chosen.index(b)) for a, b in pairs])
+            places = [(chosen.index(a), chosen.index(b)) for a, b in pairs]
+            figures, shown = judge(found, arguments.frames, unseen, places)
             table[f"{clip.stem} {mode}"] = figures
             pictures.append(shown)
             log.info("%-28s %s", f"{clip.stem} {mode}", "  ".join(f"{k} {v:.4g}" for k, v in figures.items()))
@@ -112,18 +132,18 @@ def looked_at(clip: ClipFrames, count: int) -> tuple[list[int], list[tuple[int, 
     return block + sorted({k for pair in pairs for k in pair} - set(block)), pairs
 
 
-def refined(clip: ClipFrames, mode: RefineMode, chosen: list[int], files: MetricFiles) -> Found:
+def refined(clip: ClipFrames, mode: str, chosen: list[int], files: MetricFiles) -> Found:
     """The frames looked at, refined."""
     began = time.process_time()
-    if mode == "clip":
-        payload = clip.refine(RefineOptions("clip", metrics=files))
+    if mode in CLIP_MODES:
+        payload = clip.refine(replace(CLIP_MODES[mode], metrics=files))
         spent = time.process_time() - began
         tuned = clip.inverter.with_weights(safetensors.torch.load(bytes(payload["generator"])))
         return Found(tuned, clip.frames("refined")[chosen], spent)
     frames = clip.frames()[chosen]
     if mode == "none":
         return Found(clip.inverter, frames, 0.0)
-    found = adjusted(clip.inverter, frames, load_objective(files), mode)
+    found = adjusted(clip.inverter, frames, load_objective(files), cast(RefineMode, mode))
     return Found(clip.inverter, found, (time.process_time() - began) / len(chosen))
 
 
@@ -161,12 +181,13 @@ class Judge:
 
     @torch.no_grad()
     def __call__(
-        self, found: Found, consecutive: int, pairs: Sequence[tuple[int, int]]
+        self, found: Found, consecutive: int, unseen: Sequence[int], pairs: Sequence[tuple[int, int]]
     ) -> tuple[dict[str, float], NDArray[np.uint8]]:
         """Figures, and pictures for people."""
         inverter, frames = found.inverter, found.frames
         parts = [self._frame(inverter, frames[[k]]) for k in range(len(frames.image))]
-        figures = {name: float(np.nanmean([part[0][name] for part in parts])) for name in parts[0][0]}
+        figures = {"unseen MAE": float(np.mean([parts[k][0]["coarse MAE"] for k in unseen]))}
+        figures |= {name: float(np.nanmean([part[0][name] for part in parts])) for name in parts[0][0]}
         crossed = [self._pair(inverter, frames[[a]], frames[[b]]) for a, b in pairs]
         figures |= {name: float(np.mean([pair[name] for pair in crossed])) for name in crossed[0]}
         angles = np.degrees(camera_angles(frames.camera.cam2world[:consecutive].numpy()))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -21,16 +22,21 @@ import torch
 from numpy.typing import NDArray
 
 from e3dge_video.faces.pose import camera_angles
+from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.inverter import Inverter
-from e3dge_video.inversion.refinement.key_frames import choose_key_frames, detail_region
+from e3dge_video.inversion.refinement.key_frames import between_key_frames, choose_key_frames, detail_region
 from e3dge_video.inversion.refinement.load import MetricFiles, load_objective
 from e3dge_video.inversion.refinement.personalization import (
     CODES,
+    OWN_CODES,
+    OWN_POSES,
     KeyFrames,
+    OwnOffsets,
     PersonalizationConfig,
     Personalizer,
     TuningState,
 )
+from e3dge_video.inversion.refinement.registration import moved
 from e3dge_video.pipelines.core.spec import BarrierResult, Chunk, Payload
 from e3dge_video.pipelines.stages.arrays import joined
 from e3dge_video.pipelines.stages.batches import frame_cameras, frame_images, frame_latents, rows
@@ -143,10 +149,10 @@ class ShareTuned:
     """The person's generator and codes for every chunk, in the form in which `settle` gives them. Runs in the driver.
 
     Attributes:
-        config: Schedule, for the report.
+        own_offsets: What becomes of the key frames' own offsets.
     """
 
-    config: PersonalizationConfig
+    own_offsets: OwnOffsets
 
     def __call__(
         self,
@@ -154,18 +160,49 @@ class ShareTuned:
         tuned: Sequence[Payload],
         settled: Sequence[Payload],
         track: Sequence[Payload],
+        chosen: Sequence[Payload],
     ) -> BarrierResult:
         state = _state(tuned[0], "cpu")
         weights = safetensors.torch.save({name: value.contiguous() for name, value in state.weights.items()})
         numbers = np.unique(np.concatenate([part["scene"] for part in track]))
         moves = state.values[CODES].numpy()
+        value: dict[str, Any] = {"steps": state.step, "loss_before": state.losses[0], "loss_after": state.losses[-1]}
+        own: dict[str, NDArray] = {}
+        if self.own_offsets == "interpolate":
+            key_frames = np.concatenate([np.asarray(c["place"]) + k.start for k, c in zip(chunks, chosen, strict=True)])
+            own = _interpolated(state, key_frames, settled, track)
+        if "cam2world" in own:
+            value["angles"] = camera_angles(own["cam2world"])
         per_chunk = []
-        for payload, part in zip(settled, track, strict=True):
+        for chunk, payload, part in zip(chunks, settled, track, strict=True):
             present = np.searchsorted(numbers, np.unique(part["scene"]))
             anchors = (np.asarray(payload["anchors"]) + moves[present]).astype(np.float32)
-            per_chunk.append({**payload, "anchors": anchors, "generator": weights})
-        value = {"steps": state.step, "loss_before": state.losses[0], "loss_after": state.losses[-1]}
+            rows_own = {name: values[chunk.start : chunk.stop] for name, values in own.items()}
+            per_chunk.append({**payload, "anchors": anchors, "generator": weights, **rows_own})
         return BarrierResult(per_chunk, value)
+
+
+def _interpolated(
+    state: TuningState, key_frames: NDArray[np.intp], settled: Sequence[Payload], track: Sequence[Payload]
+) -> dict[str, NDArray]:
+    """What the key frames' own offsets make of every frame: `offset` of its code, its camera. [N, ...]"""
+    whole = joined(track, "scene", "time_s", "source")
+    made: dict[str, NDArray] = {}
+
+    def every(name: str) -> NDArray[np.float64]:
+        found = between_key_frames(state.values[name].numpy(), key_frames, whole["time_s"], whole["scene"])
+        return found[whole["source"]]
+
+    if OWN_CODES in state.values:
+        made["offset"] = every(OWN_CODES).astype(np.float32)
+    if OWN_POSES in state.values:
+        cam2world = torch.from_numpy(joined(settled, "cam2world")["cam2world"].astype(np.float64))
+        pose = every(OWN_POSES)
+        camera = moved(
+            Camera(cam2world, torch.eye(3, dtype=torch.float64).repeat(len(pose), 1, 1)), torch.from_numpy(pose)
+        )
+        made["cam2world"] = camera.cam2world.numpy().astype(np.float32)
+    return made
 
 
 def _payload(state: TuningState) -> dict[str, NDArray]:

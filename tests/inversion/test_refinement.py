@@ -9,12 +9,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.face_template import MEAN_68
+from e3dge_video.geometry.projection import project, unproject
 from e3dge_video.inversion.refinement.frames import FrameRefinementConfig, RefinedFrames, quick, refine_frames
-from e3dge_video.inversion.refinement.key_frames import choose_key_frames, detail_region
+from e3dge_video.inversion.refinement.key_frames import between_key_frames, choose_key_frames, detail_region
 from e3dge_video.inversion.refinement.objective import Objective, head_weight, objective_terms
-from e3dge_video.inversion.refinement.personalization import CODES, KeyFrames, PersonalizationConfig, Personalizer
+from e3dge_video.inversion.refinement.personalization import (
+    CODES,
+    OFFSETS,
+    OWN_CODES,
+    OWN_POSES,
+    KeyFrames,
+    PersonalizationConfig,
+    Personalizer,
+)
+from e3dge_video.inversion.refinement.registration import moved, read_at
 from e3dge_video.models.build import build_generator
 from e3dge_video.models.generators.base import Generator, Planes
 from e3dge_video.models.generators.eg3d.generator import EG3D
@@ -23,6 +34,8 @@ from tests.support.tiny_model import GENERATOR, STYLESDF
 POSE = FrameRefinementConfig(steps=12, pose_lr=5e-3)
 CODE = replace(POSE, code_lr=2e-2)
 CLIP = PersonalizationConfig(key_frames=4, rounds=2, steps=6, batch=2, weight_lr=5e-3, code_lr=5e-3, anchor_points=64)
+OWN = replace(CLIP, own_code_lr=2e-3, own_pose_lr=1e-3)
+with_and_without_own = pytest.mark.parametrize("clip", [CLIP, OWN], ids=["shared", "own"])
 
 
 @pytest.fixture(scope="module", params=[GENERATOR, STYLESDF], ids=["eg3d", "stylesdf"])
@@ -197,10 +210,11 @@ def key_frames(generator: Generator) -> KeyFrames:
     return KeyFrames(image, matte, detail, latents, camera, torch.tensor([0, 0, 1, 1]), 3, size_of(generator))
 
 
-def test_tuning_lowers_the_loss_of_a_copy(generator: Generator) -> None:
+@with_and_without_own
+def test_tuning_lowers_the_loss_of_a_copy(generator: Generator, clip: PersonalizationConfig) -> None:
     assert isinstance(generator, nn.Module)
     before = {name: value.clone() for name, value in generator.state_dict().items()}
-    tuner = Personalizer(generator, key_frames(generator), Objective(), CLIP)
+    tuner = Personalizer(generator, key_frames(generator), Objective(), clip)
     state = tuner.begin()
     for _ in range(CLIP.rounds):
         state = tuner.round(state)
@@ -208,7 +222,8 @@ def test_tuning_lowers_the_loss_of_a_copy(generator: Generator) -> None:
     assert state.losses[-1] < 0.9 * state.losses[0]
     for name, value in generator.state_dict().items():
         assert torch.equal(value, before[name]), name
-    assert not any("mapping" in name.split(".") for name in state.weights)
+    assert state.weights.keys() <= before.keys() and not any("mapping" in name.split(".") for name in state.weights)
+    assert (state.values.keys() >= set(OFFSETS)) == (clip is OWN)
     moved = [name for name, value in state.weights.items() if not torch.equal(value, before[name])]
     assert len(moved) > 4
     codes = state.values[CODES]
@@ -217,24 +232,120 @@ def test_tuning_lowers_the_loss_of_a_copy(generator: Generator) -> None:
     assert float(codes[2].abs().max()) == 0, "a scene without any does not"
 
 
-def test_tuning_goes_on_from_a_kept_state_to_the_same_bits(generator: Generator) -> None:
-    tuner = Personalizer(generator, key_frames(generator), Objective(), CLIP)
+@with_and_without_own
+def test_tuning_goes_on_from_a_kept_state_to_the_same_bits(generator: Generator, clip: PersonalizationConfig) -> None:
+    tuner = Personalizer(generator, key_frames(generator), Objective(), clip)
     middle = tuner.round(tuner.begin())
     end = tuner.round(middle)
-    again = Personalizer(generator, key_frames(generator), Objective(), CLIP).round(middle)
+    again = Personalizer(generator, key_frames(generator), Objective(), clip).round(middle)
     assert again.losses == end.losses
     for kind in ("values", "first", "second"):
         for name, value in getattr(end, kind).items():
             assert torch.equal(getattr(again, kind)[name], value), (kind, name)
-    assert not torch.equal(end.values[CODES], middle.values[CODES])
+    for name in set(OFFSETS) & end.values.keys():
+        assert not torch.equal(end.values[name], middle.values[name]), name
 
 
-def test_what_the_matte_hides_is_not_learned(generator: Generator) -> None:
+@with_and_without_own
+def test_what_the_matte_hides_is_not_learned(generator: Generator, clip: PersonalizationConfig) -> None:
     frames = key_frames(generator)
     other = replace(frames, image=torch.where(frames.matte > 0, frames.image, -frames.image))
-    ends = [Personalizer(generator, f, Objective(), replace(CLIP, rounds=1)) for f in (frames, other)]
+    ends = [Personalizer(generator, f, Objective(), replace(clip, rounds=1)) for f in (frames, other)]
     states = [tuner.round(tuner.begin()) for tuner in ends]
     assert all(torch.equal(a, b) for a, b in zip(states[0].values.values(), states[1].values.values(), strict=True))
+
+
+def one_scene(generator: Generator) -> KeyFrames:
+    frames = key_frames(generator)
+    return replace(frames, matte=torch.ones_like(frames.matte), scene=torch.zeros(4, dtype=torch.long))
+
+
+def test_what_is_one_frames_alone_goes_into_its_own_code(generator: Generator) -> None:
+    frames, config = one_scene(generator), replace(CLIP, steps=12, weight_lr=0.0, own_code_lr=5e-3)
+    latents = frames.latents.clone()
+    latents[0] += 0.3 * torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(6))
+    with torch.no_grad():
+        frames = replace(frames, image=generator.synthesize(latents, frames.camera))
+    tuner = Personalizer(generator, frames, Objective(), config)
+    sizes = tuner.round(tuner.begin()).values[OWN_CODES].square().mean(dim=(1, 2))
+    assert float(sizes[0]) > 1.2 * float(sizes[1:].max())
+
+
+def test_own_poses_find_the_frame_whose_camera_was_wrong_within_their_limit() -> None:
+    torch.manual_seed(0)
+    generator = build_generator(GENERATOR).eval().requires_grad_(False)
+    generator.decoder.output.bias[0].fill_(20)
+    frames, offset = one_scene(generator), torch.zeros(4, 6)
+    offset[0, 3] = 0.03
+    true = moved(frames.camera, offset)
+    with torch.no_grad():  # its surface, painted with what the unmoved cameras see
+        seen = generator.synthesize(frames.latents, frames.camera)
+        depth = generator.render(generator.planes(frames.latents), true, resolution=frames.resolution).depth
+        surface = unproject(depth, true)
+        frames = replace(frames, image=read_at(seen, frames.matte, surface, true, frames.camera)[0])
+    config = replace(CLIP, steps=16, weight_lr=0.0, code_lr=0.0, own_pose_lr=4e-3, own_pose_limit=0.04)
+
+    def found(config: PersonalizationConfig) -> Tensor:
+        tuner = Personalizer(generator, frames, Objective(), config)
+        return tuner.round(tuner.begin()).values[OWN_POSES]
+
+    def error(camera: Camera) -> Tensor:
+        return (project(surface, camera)[0] - project(surface, true)[0]).norm(dim=-1).mean(dim=1)
+
+    own = found(config)
+    before, after = error(frames.camera), error(moved(frames.camera, own))
+    assert float(after[0]) < 0.3 * float(before[0]) and float(after[1:].max()) < 0.3 * float(before[0])
+    assert float(own.abs().max()) <= config.own_pose_limit
+    assert float(found(replace(config, steps=2, own_pose_lr=0.1)).abs().max()) == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"own_pose_limit": 0.0}, "own_pose_limit is 0; give radians"),
+        ({"own_pose_limit": 0.5}, "own_pose_limit is 0.5; give radians"),
+        ({"own_pose_lr": -1e-3}, "own_pose_lr is -0.001; give a rate above 0"),
+        ({"own_code_lr": -1e-3}, "own_code_lr is -0.001; give a rate above 0"),
+    ],
+)
+def test_rates_and_limits_of_own_offsets_are_checked(wrong: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(CLIP, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_picture_is_read_where_the_moved_camera_sees_the_surface() -> None:
+    """A picture that says where it is: what is read is where the points project to, and only foreground is."""
+    camera = Camera.orbit([0.0, 0.2], [0.0, 0.1])  # type: ignore[arg-type]
+    offset = torch.tensor([[0.01, 0.0, 0.0, 0.004, 0.0, 0.0], [0.0, -0.01, 0.01, 0.0, 0.002, 0.0]])
+    depth = 2.7 + 0.05 * torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    points, seen_by = unproject(depth, camera), moved(camera, offset)
+    axis = (torch.arange(32) + 0.5) / 32
+    v, u = torch.meshgrid(axis, axis, indexing="ij")
+    image = torch.stack([u, v, u * v]).repeat(2, 1, 1, 1)
+    matte = torch.ones(2, 1, 32, 32)
+    matte[..., :10] = 0
+    read, readable = read_at(image, matte, points, camera, seen_by)
+    expected = project(points, seen_by)[0].transpose(1, 2).unflatten(2, (32, 32))
+    sure = readable.bool().expand(-1, 2, -1, -1)
+    torch.testing.assert_close(read[:, :2][sure], expected[sure], atol=1e-5, rtol=0)
+    assert float((expected - image[:, :2]).abs().amax()) > 0.005
+    assert float(readable[..., 14:30].mean()) > 0.9 and float(readable[..., :8].max()) == 0
+    hidden = torch.where(matte > 0, image, torch.full_like(image, 9.0))
+    other, again = read_at(hidden, matte, points, camera, seen_by)
+    assert torch.equal(again, readable) and torch.equal(other * readable, read * readable)
+
+
+def test_own_offsets_between_key_frames_are_linear_in_time() -> None:
+    times = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.06, 20))
+    scene_of, keys = np.repeat([4, 7, 9], [10, 7, 3]), np.array([2, 5, 8, 12])
+    own = np.random.default_rng(1).normal(size=(4, 2, 3))
+    found = between_key_frames(own, keys, times, scene_of)
+    assert found.shape == (20, 2, 3)
+    for i in range(2):
+        for j in range(3):
+            np.testing.assert_allclose(found[:10, i, j], np.interp(times[:10], times[keys[:3]], own[:3, i, j]))
+    np.testing.assert_array_equal(found[10:17], np.broadcast_to(own[3], (7, 2, 3)))
+    assert np.abs(found[17:]).max() == 0, "a scene without key frames keeps what it has"
 
 
 def test_the_anchor_holds_the_geometry() -> None:

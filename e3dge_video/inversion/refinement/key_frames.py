@@ -54,6 +54,38 @@ def _farthest(frames: NDArray[np.intp], traits: NDArray[np.float64], count: int)
     return frames[chosen]
 
 
+def between_key_frames(
+    own: NDArray[np.floating],
+    key_frames: NDArray[np.integer],
+    times_s: NDArray[np.floating],
+    scene: NDArray[np.integer],
+) -> NDArray[np.float64]:
+    """What key frames have of their own, carried to every frame: linear in time between the key frames of its scene.
+
+    Before the first and after the last of them it stays as it is there; a scene without any gets zeros.
+
+    Args:
+        own: Of each key frame. [K, ...]
+        key_frames: Which frames they are, increasing. [K]
+        times_s: Time of each frame, increasing, seconds. [N]
+        scene: Scene of each frame. [N]
+
+    Returns:
+        [N, ...]
+    """
+    values = own.reshape(len(own), -1).astype(np.float64)
+    result = np.zeros((len(times_s), values.shape[1]))
+    for number in np.unique(scene[key_frames]):
+        inside, keys = np.flatnonzero(scene == number), np.flatnonzero(scene[key_frames] == number)
+        known = times_s[key_frames[keys]]
+        right = np.clip(np.searchsorted(known, times_s[inside], side="right"), 1, max(len(keys) - 1, 1))
+        left, right = right - 1, np.minimum(right, len(keys) - 1)
+        gap = np.where(right > left, known[right] - known[left], 1.0)
+        share = np.clip((times_s[inside] - known[left]) / gap, 0, 1)[:, None]
+        result[inside] = values[keys[left]] + share * (values[keys[right]] - values[keys[left]])
+    return result.reshape(len(times_s), *own.shape[1:])
+
+
 def detail_region(landmarks: Tensor, size: int) -> Tensor:
     """Eyes and mouth of each crop, feathered. Landmarks 0..1 [B, 68, 2] → [B, 1, S, S]"""
     masks = []

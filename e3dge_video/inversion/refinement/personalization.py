@@ -10,6 +10,9 @@ seconds on a CPU, so colours are learned where the surface is already known:
 which is exact where a round begins, and as good as the surface is thin after that. Density is only held where it was:
 the geometry stays E0's, so that views from the side cannot collapse, and poses stay right.
 
+A scene's key frames share one code offset, and each may have its own beside it, of code and of pose, for what is one
+frame's alone: a blink, a shadow, an error of its fit. Own offsets cost more, so what all frames need stays shared.
+
 Letters: K key frames, A scenes, B key frames of one step, R side of the rendering, S of the picture.
 """
 
@@ -18,16 +21,25 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import unproject
 from e3dge_video.inversion.refinement.objective import Objective, head_weight
+from e3dge_video.inversion.refinement.registration import moved, read_at
 from e3dge_video.models.generators.base import Generator, RenderOutput, Shading
+
+#: Beyond this turn of a camera too much comes into sight that a round's surfaces do not have. [rad]
+MOST_POSE_LIMIT = 0.1
+#: What becomes of the key frames' own offsets: they kept one frame's matters out of the shared part and are dropped, or
+#: every frame gets what lies in time between its neighbours' ones.
+OwnOffsets = Literal["drop", "interpolate"]
 
 
 @dataclass(frozen=True)
@@ -48,9 +60,24 @@ class PersonalizationConfig:
     anchor_step: float = 0.02  # thickness of the matter whose opacity is compared, world units
     drift_weight: float = 10.0  # relative squared change of the weights
     code_weight: float = 0.01  # squared change of the codes
+    own_code_lr: float = 0.0  # of each key frame's own code offset, beside its scene's; 0: there is none
+    own_code_weight: float = 0.1  # squared own change
+    own_pose_lr: float = 0.0  # of each key frame's own pose offset, radians, and world units for the shift; 0: none
+    own_pose_weight: float = 0.01  # squared own change, as a share of the limit
+    own_pose_limit: float = 0.01  # the most that any of a pose's six numbers changes, radians or world units
     #: Parts of G that are tuned: those of either generator that draw. The mapping keeps the meaning of codes.
     parts: tuple[str, ...] = ("backbone", "decoder", "superresolution", "renderer")
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.own_pose_limit <= MOST_POSE_LIMIT:
+            raise ConfigError(
+                f"refine.clip.own_pose_limit is {self.own_pose_limit:g}; give radians (and world units) above 0, at "
+                f"most {MOST_POSE_LIMIT:g}"
+            )
+        for name in ("own_code_lr", "own_pose_lr"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"refine.clip.{name} is {getattr(self, name):g}; give a rate above 0, or 0 for none")
 
 
 @dataclass(frozen=True)
@@ -87,7 +114,8 @@ class TuningState:
 
     Attributes:
         step: Steps done.
-        values: Tuned parameters by name, the scenes' code offsets as `codes` [A, L, W].
+        values: Tuned parameters by name, the scenes' code offsets as `codes` [A, L, W]; the key frames' own ones, if
+            they have any, as `own_codes` [K, L, W] and `own_poses` [K, 6].
         first, second: Adam's moments, by the same names.
         losses: Mean loss of the key frames at the beginning of each round; of the last one also at its end.
     """
@@ -101,10 +129,10 @@ class TuningState:
     @property
     def weights(self) -> dict[str, Tensor]:
         """Parameters of the tuned generator that differ from the model's own."""
-        return {name: value for name, value in self.values.items() if name != CODES}
+        return {name: value for name, value in self.values.items() if name not in OFFSETS}
 
 
-CODES = "codes"
+CODES, OWN_CODES, OWN_POSES = OFFSETS = "codes", "own_codes", "own_poses"
 #: Parameters whose numbers are smaller, such as biases that were never needed, learn as if they had this size.
 _SMALLEST = 0.05
 
@@ -115,6 +143,7 @@ class _Surface:
 
     rendered: RenderOutput
     points: Tensor  # [B, R², 3]
+    camera: Camera
     shading: Shading
     weight: Tensor  # of the picture's pixels [B, 1, S, S]
 
@@ -139,7 +168,10 @@ class Personalizer:
         self.start, self.frames, self.objective = generator, frames, objective
         self.config = config or PersonalizationConfig()
         self.tuned = copy.deepcopy(generator)
-        self.codes = nn.Parameter(frames.latents.new_zeros(frames.scenes, *frames.latents.shape[1:]))
+        code, zeros = frames.latents.shape[1:], frames.latents.new_zeros
+        self.codes = nn.Parameter(zeros(frames.scenes, *code))
+        self.own_codes = nn.Parameter(zeros(len(frames), *code)) if self.config.own_code_lr > 0 else None
+        self.own_poses = nn.Parameter(zeros(len(frames), 6)) if self.config.own_pose_lr > 0 else None
 
     def begin(self) -> TuningState:
         """The state before the first step."""
@@ -182,6 +214,8 @@ class Personalizer:
             loss = self._step_loss(step, surfaces)
             loss.backward()
             optimizer.step()
+            if self.own_poses is not None:
+                self.own_poses.data.clamp_(-config.own_pose_limit, config.own_pose_limit)
             if report is not None:
                 report(step, float(loss.detach()))
         if state.step + config.steps >= total:
@@ -197,6 +231,10 @@ class Personalizer:
 
     def _parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         yield CODES, self.codes
+        if self.own_codes is not None:
+            yield OWN_CODES, self.own_codes
+        if self.own_poses is not None:
+            yield OWN_POSES, self.own_poses
         assert isinstance(self.tuned, nn.Module)
         for name, parameter in self.tuned.named_parameters():
             if name.split(".")[0] in self.config.parts and "mapping" not in name.split("."):
@@ -204,11 +242,12 @@ class Personalizer:
                 yield name, parameter
 
     def _rate(self, name: str) -> float:
-        if name == CODES:
-            return self.config.code_lr
+        config = self.config
+        if name in OFFSETS:
+            return {CODES: config.code_lr, OWN_CODES: config.own_code_lr, OWN_POSES: config.own_pose_lr}[name]
         assert isinstance(self.start, nn.Module)
         size = float(self.start.get_parameter(name).square().mean().sqrt())
-        return self.config.weight_lr * min(max(size, _SMALLEST), 1.0)
+        return config.weight_lr * min(max(size, _SMALLEST), 1.0)
 
     def _batch(self, step: int) -> Tensor:
         """Key frames of a step: all come up before any comes up again."""
@@ -218,17 +257,35 @@ class Personalizer:
         return torch.tensor([int(o[p % count]) for o, p in zip(order, places, strict=True)])
 
     def _latents(self, chosen: Tensor) -> Tensor:
-        return self.frames.latents[chosen] + self.codes[self.frames.scene[chosen]]
+        latents = self.frames.latents[chosen] + self.codes[self.frames.scene[chosen]]
+        return latents if self.own_codes is None else latents + self.own_codes[chosen]
+
+    def _camera(self, chosen: Tensor) -> Camera:
+        camera = self.frames.camera[chosen]
+        return camera if self.own_poses is None else moved(camera, self.own_poses[chosen])
+
+    def _truth(self, chosen: Tensor, known: list[_Surface]) -> tuple[Tensor, Tensor]:
+        """Pictures as the surfaces' renderings would have them, and how much each pixel counts."""
+        image, weight = self.frames.image[chosen], torch.cat([surface.weight for surface in known])
+        if self.own_poses is None:
+            return image, weight
+        points, cam2world, intrinsics = (
+            torch.cat(values)
+            for values in zip(*((k.points, k.camera.cam2world, k.camera.intrinsics) for k in known), strict=True)
+        )
+        rendered_by = Camera(cam2world, intrinsics)
+        image, readable = read_at(image, self.frames.matte[chosen], points, rendered_by, self._camera(chosen))
+        return image, weight * readable
 
     @torch.no_grad()
     def _surface(self, chosen: Tensor) -> _Surface:
-        frames, camera = self.frames, self.frames.camera[chosen]
+        frames, camera = self.frames, self._camera(chosen)
         planes = self.tuned.planes(self._latents(chosen))
         rendered = self.tuned.render(planes, camera, resolution=frames.resolution)
         points = unproject(rendered.depth, camera)
         emphasis = 1 + self.config.detail_weight * frames.detail[chosen]
         weight = head_weight(rendered.alpha, frames.matte[chosen]) * emphasis
-        return _Surface(rendered, points, self.tuned.shade(planes, points), weight)
+        return _Surface(rendered, points, camera, self.tuned.shade(planes, points), weight)
 
     @torch.no_grad()
     def _mean_loss(self, surfaces: list[_Surface]) -> float:
@@ -251,24 +308,27 @@ class Personalizer:
         near = _near(points, frames.camera[chosen], config, random)
         seen = self.tuned.shade(planes, torch.cat([points, near], dim=1))
         image = self.tuned.upsample(_shaded(known, seen, points.shape[1]), latents)
-        weight = torch.cat([surface.weight for surface in known])
-        loss = self.objective(image, frames.image[chosen], weight).mean()
+        loss = self.objective(image, *self._truth(chosen, known)).mean()
         with torch.no_grad():
             before = self.start.shade(self.start.planes(frames.latents[chosen]), near).density
         held = _opacity(seen.density[:, points.shape[1] :], config) - _opacity(before, config)
         loss = loss + config.anchor_weight * held.square().mean()
+        if self.own_codes is not None:
+            loss = loss + config.own_code_weight * self.own_codes.square().mean()
+        if self.own_poses is not None:
+            loss = loss + config.own_pose_weight * (self.own_poses / config.own_pose_limit).square().mean()
         return loss + config.code_weight * self.codes.square().mean() + config.drift_weight * self._drift()
 
     def _drift(self) -> Tensor:
         """Squared change of the weights, relative to their size, mean over the tensors."""
         assert isinstance(self.start, nn.Module)
         own = dict(self.start.named_parameters())
-        moved = [
+        changes = [
             (value - own[name]).square().sum() / own[name].square().sum().clamp_min(1e-6)
             for name, value in self._parameters()
-            if name != CODES
+            if name not in OFFSETS
         ]
-        return torch.stack(moved).mean()
+        return torch.stack(changes).mean()
 
 
 def _near(points: Tensor, camera: Camera, config: PersonalizationConfig, random: torch.Generator) -> Tensor:
@@ -290,10 +350,10 @@ def _shaded(known: list[_Surface], seen: Shading, count: int) -> RenderOutput:
     rendered = [surface.rendered for surface in known]
     alpha, depth = (torch.cat([getattr(r, name) for r in rendered]) for name in ("alpha", "depth"))
 
-    def moved(name: str) -> Tensor:
+    def changed(name: str) -> Tensor:
         base = torch.cat([getattr(r, name) for r in rendered])
         before = torch.cat([getattr(surface.shading, name) for surface in known])
         change = (getattr(seen, name)[:, :count] - before).transpose(1, 2).unflatten(2, base.shape[-2:])
         return base + alpha * change
 
-    return RenderOutput(moved("rgb"), moved("features"), depth, alpha)
+    return RenderOutput(changed("rgb"), changed("features"), depth, alpha)
