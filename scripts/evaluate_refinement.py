@@ -1,15 +1,16 @@
-"""What test-time optimisation does to real clips: none, P, P+C and a generator tuned to the clip, side by side.
+"""What E1 and test-time optimisation do to real clips: none, E1, P, P+C and a generator tuned to the clip.
 
-    python scripts/evaluate_refinement.py talk.mp4 other.mp4 --modes none pose pose+code clip --out refinement
+    python scripts/evaluate_refinement.py talk.mp4 other.mp4 --modes none E1 pose pose+code clip --out refinement
 
-Modes that begin with `clip` tune a generator to the clip: `clip` as `--refine clip` does; `clip-codes`, `-poses` and
-`-both` with own offsets of key frames, which are dropped or, with `-between`, carried to the frames between them.
+`none` is the global reconstruction alone; `E1` lets the model's local branch add to it. Modes that begin with `clip`
+tune a generator to the clip: `clip` as `--refine clip` does; `clip-codes`, `-poses` and `-both` with own offsets of key
+frames, which are dropped or, with `-between`, carried to the frames between them.
 
 For every clip and mode it prints, and writes to OUT.json:
 
   unseen    MAE of Î0 in the face over the frames looked at that are no key frames of `clip`
-  coarse    global reconstruction Î0 at the input view against the picture: MAE (range 2) and SSIM inside the face (jaw
-            line and brows), MAE on the head (matte and alpha)
+  coarse    reconstruction before the lift (Î0, or with E1) at the input view against the picture: MAE (range 2) and
+            SSIM inside the face (jaw line and brows), MAE on the head (matte and alpha)
   final     the final picture at the input view, MAE inside the face; the lifted residual copies it, whatever Î0 is
   A→B       frame A inverted, drawn with the camera of frame B (the clip's extremes of yaw, and two frames apart),
             against B inside B's face: MAE and SSIM; `same` keeps A's expression, `moved` takes B's code
@@ -17,7 +18,7 @@ For every clip and mode it prints, and writes to OUT.json:
   E0        cosine between E0's codes of picture and Î0, both less their mean; stands in for the identity of a face
             recogniser unless IR-SE50 has been fetched
   jitter    mean second difference of yaw, pitch, roll over consecutive frames, degrees; of P and P+C unsmoothed
-  CPU s     CPU seconds: per frame for P and P+C, for the whole clip for `clip`
+  CPU s     CPU seconds beyond `none`: per frame for E1, P and P+C, for the whole clip for `clip`
 
 Frames looked at: `--frames` consecutive ones from a third of the clip on, and those of the pairs. OUT/CLIP.png shows
 the input, then for each mode Î0, the final picture, and both at −20° and +20° of yaw.
@@ -48,6 +49,7 @@ from e3dge_video.faces.pose import camera_angles
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.inverter import Inverter, face_region
 from e3dge_video.inversion.lifting import Layer
+from e3dge_video.inversion.load import load_inverter
 from e3dge_video.inversion.refinement.frames import refine_frames
 from e3dge_video.inversion.refinement.load import MetricFiles, find_metric_files, load_objective
 from e3dge_video.inversion.refinement.objective import Objective, head_weight
@@ -62,7 +64,8 @@ from e3dge_video.weights.metric_networks import load_recognizer
 
 log = logging.getLogger("evaluate_refinement")
 SIDE_DEG = 20
-CODES, POSES = {"own_code_lr": 4e-3}, {"own_pose_lr": 1e-3}
+CODES: dict[str, Any] = {"own_code_lr": 4e-3}
+POSES: dict[str, Any] = {"own_pose_lr": 1e-3}
 CLIP_MODES = {
     "clip": RefineOptions("clip"),
     **{
@@ -90,8 +93,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("clips", type=Path, nargs="+")
     parser.add_argument("--model", default="starter")
-    every = ["none", "pose", "pose+code", *CLIP_MODES]
-    parser.add_argument("--modes", nargs="+", choices=every, default=every[:4])
+    every = ["none", "E1", "pose", "pose+code", *CLIP_MODES]
+    parser.add_argument("--modes", nargs="+", choices=every, default=every[:5])
     parser.add_argument("--seconds", type=Fraction, default=Fraction(6), help="of each clip, from its beginning")
     parser.add_argument("--frames", type=int, default=24, help="consecutive frames looked at")
     parser.add_argument("--threads", type=int, default=2)
@@ -110,7 +113,7 @@ def main() -> None:
         unseen = [place for place, frame in enumerate(chosen) if frame not in learned]
         pictures = [to_array(frames.frames()[chosen].image)]
         for mode in arguments.modes:
-            found = refined(frames, mode, chosen, files)
+            found = detailed(frames, arguments.model, chosen) if mode == "E1" else refined(frames, mode, chosen, files)
             places = [(chosen.index(a), chosen.index(b)) for a, b in pairs]
             figures, shown = judge(found, arguments.frames, unseen, places)
             table[f"{clip.stem} {mode}"] = figures
@@ -130,6 +133,20 @@ def looked_at(clip: ClipFrames, count: int) -> tuple[list[int], list[tuple[int, 
     pairs = [(left, right), (right, left), (total // 5, 4 * total // 5), (4 * total // 5, total // 5)]
     block = list(range(total // 3, min(total // 3 + count, total)))
     return block + sorted({k for pair in pairs for k in pair} - set(block)), pairs
+
+
+def detailed(clip: ClipFrames, model: str, chosen: list[int]) -> Found:
+    """The frames looked at, as the model with its local branch reconstructs them."""
+    frames, inverter = clip.frames()[chosen], load_inverter(model, local=True)
+    seconds = []
+    with torch.no_grad():
+        for each in (clip.inverter, inverter):
+            began = time.process_time()
+            for k in range(len(chosen)):
+                one = frames[[k]]
+                each.invert(one.image, one.camera, landmarks=one.landmarks, latents=one.latents)
+            seconds.append(time.process_time() - began)
+    return Found(inverter, frames, (seconds[1] - seconds[0]) / len(chosen))
 
 
 def refined(clip: ClipFrames, mode: str, chosen: list[int], files: MetricFiles) -> Found:
@@ -198,7 +215,7 @@ class Judge:
     def _frame(self, inverter: Inverter, frame: Frames) -> tuple[dict[str, float], NDArray[np.uint8]]:
         inversion = inverter.invert(frame.image, frame.camera, landmarks=frame.landmarks, latents=frame.latents)
         face = face_region(frame.landmarks, frame.image.shape[-1])
-        coarse = shown(inversion.coarse)
+        coarse = shown(inversion.layer)  # the global reconstruction, unless there is a local branch
         final = inverter.synthesize(inversion, inversion.camera).image
         head = inversion.coarse.alpha * inversion.lifted.matte
         figures = {
