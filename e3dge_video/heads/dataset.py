@@ -264,7 +264,7 @@ def _shard_path(folder: Path, index: int) -> Path:
 
 
 def _write_shard(folder: Path, config: HeadDatasetConfig, index: int) -> None:
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     first = index * config.shard_rows
     identities = range(first, min(first + config.shard_rows, config.count))
@@ -272,7 +272,7 @@ def _write_shard(folder: Path, config: HeadDatasetConfig, index: int) -> None:
     arrays = {name: np.ascontiguousarray(np.stack([row[name] for row in rows])) for name in rows[0]}
     path = _shard_path(folder, index)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    save_file(arrays, unfinished)
+    unfinished.write_bytes(save(arrays))
     unfinished.replace(path)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -160,7 +160,8 @@ class BlendStage:
                 for k in tqdm(range(count), desc=path.stem, unit="pair")
             ]
             temporary = path.with_suffix(".tmp")
-            save_file({name: torch.cat([one[name] for one in made]).half().contiguous() for name in made[0]}, temporary)
+            joined = {name: torch.cat([one[name] for one in made]).half().contiguous() for name in made[0]}
+            temporary.write_bytes(save(joined))
             temporary.replace(path)
         examples = Examples(**load_file(path))
         if len(examples) != 2 * count:

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
@@ -296,7 +296,7 @@ def _write_tensors(path: Path, values: Mapping[str, Tensor], *, exact: bool) -> 
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelError(f"{path.name}: {key} has values that are no finite numbers; the training went wrong")
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(stored, temporary)
+    temporary.write_bytes(save(stored))  # not save_file: its files are nobody else's to read, whatever the umask
     temporary.replace(path)
     return sha256(path)
 

@@ -41,6 +41,13 @@ def test_round_trip(bundle):
     assert tensor_count(bundle / "generator.safetensors") == (2, 15)
 
 
+def test_files_are_as_readable_as_the_umask_has_them(bundle):
+    modes = {path.stat().st_mode & 0o777 for path in bundle.iterdir()}
+    plain = bundle / "other"
+    plain.touch()
+    assert modes == {plain.stat().st_mode & 0o777}
+
+
 def _damage(path):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
