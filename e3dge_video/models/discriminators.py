@@ -137,8 +137,11 @@ class ImageDiscriminator(nn.Module):
         )
         self.head = DiscriminatorHead(channels[0], 0, group=group)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Score of each image, higher means more real. [B, 3, H, H] → [B, 1]"""
+    def forward(self, image: Tensor, rendered: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        """Score of each image, higher means more real. [B, 3, H, H] → [B, 1]
+
+        It may be asked as `DualDiscriminator` is: of volume-rendered image and label it sees nothing.
+        """
         x = image.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x)
