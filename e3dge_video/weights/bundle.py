@@ -304,7 +304,7 @@ def extend_bundle(
 
 def _write_tensors(path: Path, values: Mapping[str, Tensor], *, exact: bool) -> str:
     """Write one file; returns its SHA-256."""
-    stored = {k: (v if exact else _compact(v)).contiguous().cpu() for k, v in values.items()}
+    stored = {k: (v if exact else compact(v)).contiguous().cpu() for k, v in values.items()}
     for key, value in stored.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelError(f"{path.name}: {key} has values that are no finite numbers; the training went wrong")
@@ -321,7 +321,7 @@ def _write_spec(folder: Path, spec: BundleSpec) -> BundleSpec:
     return read_spec(folder)
 
 
-def _compact(value: Tensor) -> Tensor:
+def compact(value: Tensor) -> Tensor:
     """The tensor in fp16 if that holds it, in fp32 otherwise; integers as they are."""
     if not value.is_floating_point():
         return value
