@@ -29,7 +29,7 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = compact(tensors[name].detach()).contiguous().cpu()
         hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        hashed.update(value.reshape(-1).view(torch.uint8).numpy())
+        hashed.update(value.reshape(-1).view(torch.uint8).numpy().data)
     return hashed.hexdigest()
 
 

@@ -81,9 +81,9 @@ class TaughtLocalConfig(StepConfig, PaperTerms):
     """The paper's stage: a generator's own heads. Batches are those of one process."""
 
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    #: Learning rates of parts over the loop's: encoder (E1), film_head, aligner (E_ADA), fusion, discriminator. 0: kept as
-    #: it is, its statistics as well. The paper trains all alike; E3DGE's release had {film_head: 0.2, aligner: 2} in 2D
-    #: alignment, then {aligner: 0, film_head: 0.2, fusion: 2}.
+    #: Learning rates of parts over the loop's: encoder (E1), film_head, aligner (E_ADA), fusion, discriminator. 0: kept
+    #: as it is, its statistics as well. The paper trains all alike; E3DGE's release had {film_head: 0.2, aligner: 2} in
+    #: 2D alignment, then {aligner: 0, film_head: 0.2, fusion: 2}.
     rates: dict[str, float] = field(default_factory=dict)
 
 
