@@ -29,20 +29,24 @@ class FirstJudge:
         """What a run's checkpoint must remember besides its options: it goes on with no other start."""
         return {} if self.network is None else {"first_discriminator": self.origin}
 
+    def announce(self) -> None:
+        """Say in the log what it is; random numbers are no silent choice."""
+        if self.network is None:
+            log.warning(
+                "the discriminator begins with random numbers: the model does not hold its generator's own; import it "
+                "with --discriminator to begin with that"
+            )
+        else:
+            log.info("the discriminator begins as %s", self.origin)
+
 
 def first_judge(bundle: Bundle) -> FirstJudge:
-    """The discriminator of a bundle, read with it; a line of the log says whether there is one.
+    """The discriminator of a bundle, read with it.
 
     Raises:
         ModelError: It has tensors that do not fit its options.
     """
-    spec, network = bundle.spec, discriminator_of(bundle)
-    if network is None or spec.discriminator is None:
-        log.warning(
-            "the discriminator begins with random numbers: the model %s does not hold its generator's own; import it "
-            "with --discriminator to begin with that",
-            spec.name,
-        )
+    network = discriminator_of(bundle)
+    if network is None:
         return FirstJudge(None, "random numbers")
-    log.info("the discriminator begins as that of the model %s (%s)", spec.name, spec.discriminator.describe())
-    return FirstJudge(network, f"the generator's own, SHA-256 {spec.files[DISCRIMINATOR_FILE]}")
+    return FirstJudge(network, f"the generator's own, SHA-256 {bundle.spec.files[DISCRIMINATOR_FILE]}")

@@ -142,6 +142,7 @@ def train_taught_local(run: TaughtLocalRun, folder: Path) -> dict[str, float]:
     resolved = to_mapping(run) | {"image_loss": image_loss.description}
     notes = {"image loss": image_loss.description, "generator": bundle.spec.name}
     if judge is not None:
+        judge.announce()
         resolved |= judge.options
         notes["first discriminator"] = judge.origin
     return train(stage, run.loop, folder, resolved=resolved, notes=notes, foundation=foundation_of(model))

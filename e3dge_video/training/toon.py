@@ -84,7 +84,9 @@ def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
     first = first_judge(bundle)
     channels, group = _channels(bundle.spec.resolution, run.stage.widest), math.gcd(run.stage.batch, 4)
     discriminator = first.network or DualDiscriminator(channels, camera_dim=0, group=group)
-    if run.discriminator is not None:
+    if run.discriminator is None:
+        first.announce()
+    else:
         earlier = {"discriminator": _earlier_discriminator(run.discriminator)}
         load_weights(discriminator, earlier, "discriminator", run.discriminator)
     pivot = EG3D_PIVOT if isinstance(generator, EG3D) else (0.0, 0.0, 0.0)

@@ -153,11 +153,13 @@ def test_training_begins_with_the_generators_own_discriminator(
     still = replace(LOOP, steps=1, learning_rate=0.0)
     with caplog.at_level("INFO"):
         train_taught_local(run_of(base, stage=config, loop=still), tmp_path / "random")
-        assert "the discriminator begins with random numbers: the model" in caplog.text
+        assert "the discriminator begins with random numbers: the model does not" in caplog.text
         caplog.clear()
         give_discriminator(base, "dual" if read_spec(base).backbone == "eg3d" else "image")
         train_taught_local(run_of(base, stage=config, loop=still), tmp_path / "own")
-        assert "the discriminator begins as that of the model" in caplog.text and "random" not in caplog.text
+        assert (
+            "the discriminator begins as the generator's own, SHA-256 " in caplog.text and "random" not in caplog.text
+        )
     own = read_bundle(base, discriminator=True).tensors[DISCRIMINATOR_FILE]
     begun = averaged(tmp_path / "own")["discriminator"]
     assert begun.keys() == own.keys() and all(torch.equal(begun[key], value) for key, value in own.items())
@@ -292,8 +294,12 @@ def test_a_branch_is_packed_beside_nothing_else_than_it_was_trained_behind(folde
     assert not (tmp_path / "packed").exists()
     with pytest.raises(ConfigError, match=r"other options"):
         train_taught_local(replace(run, model=str(tmp_path / "other")), tmp_path / "run")
+    # A discriminator goes along.
+    give_discriminator(shutil.copytree(folder, tmp_path / "base"), "image")
+    pack_taught(TaughtPackRun(str(tmp_path / "base"), local=tmp_path / "run"), tmp_path / "packed")
+    kept = [read_bundle(tmp_path / name, discriminator=True).tensors[DISCRIMINATOR_FILE] for name in ("base", "packed")]
+    assert all(torch.equal(kept[1][key], value) for key, value in kept[0].items())
     # The same name for other networks.
-    shutil.copytree(folder, tmp_path / "base")
     train_taught_local(replace(run, model=str(tmp_path / "base")), tmp_path / "again")
     write_bundle(tmp_path / "base", bundle.spec, bundle.tensors | {ENCODER_FILE: other}, exact=True)
     with pytest.raises(ConfigError, match=r"by a run behind another \w*encoder.* than the model has now"):
