@@ -106,7 +106,10 @@ def test_tensors_beside_their_options(cache: Path, tmp_path: Path) -> None:
         ({"discriminator_class": "SingleDiscriminator"}, "its discriminator is a SingleDiscriminator, only Dual"),
         ({"discriminator_init": {"architecture": "skip"}}, "architecture = 'skip' is not supported"),
         ({"discriminator_init": {"wings": 2}}, "unknown discriminator option wings"),
-        ({"discriminator_init": {"epilogue_kwargs": {"mbstd_group_size": "x"}}}, "group = 'x': expected int"),
+        (
+            {"discriminator_init": {"epilogue_kwargs": {"mbstd_group_size": "x"}}},
+            "a value that cannot be used",
+        ),
         ({"discriminator": eg3d_checkpoint.foreign_discriminator(64)}, "D judges pictures of 64 px, but the generator"),
         ({"discriminator": {"b4.fc.weight": torch.ones(2, 2)}}, "blocks b4, b8, … are missing"),
     ],
