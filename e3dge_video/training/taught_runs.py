@@ -207,14 +207,14 @@ def pack_taught(run: TaughtPackRun, folder: Path) -> BundleSpec:
 
 
 def _with_encoders(bundle: Bundle, encoder_run: Path, pose_run: Path) -> Bundle:
+    generator = digest(bundle.tensors[GENERATOR_FILE])
+    check_foundation(encoder_run, {"generator": generator})
     options = encoder_options(encoder_run)
     encoder = build_psp(options, bundle.spec.generator)
     pose_encoder = ViewpointEncoder(*encoder.feature_shape)
     load_weights(encoder, averaged(encoder_run), "encoder", encoder_run)
+    check_foundation(pose_run, {"generator": generator, **digests(encoder=encoder)})
     load_weights(pose_encoder, averaged(pose_run), "pose_encoder", pose_run)
-    present = {"generator": digest(bundle.tensors[GENERATOR_FILE]), **digests(encoder=encoder)}
-    check_foundation(encoder_run, present)
-    check_foundation(pose_run, present)
     parts = {"encoder": encoder, "pose_encoder": pose_encoder}
     runs = {"encoder": history(encoder_run, "encoder"), "pose": history(pose_run, "pose_encoder")}
     spec = replace(
