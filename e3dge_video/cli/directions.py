@@ -176,7 +176,7 @@ def _write(
     write_boundaries(out, directions, edits, config or read_spec(folder).generator, figures)
     if name is not None:
         target, _ = install_with_edits(
-            read_bundle(folder), name, directions, edits, origin=figures, overwrite=overwrite
+            read_bundle(folder, discriminator=True), name, directions, edits, origin=figures, overwrite=overwrite
         )
         click.echo(f"wrote {target}")
 

@@ -105,7 +105,12 @@ def verify(name: str, out: Path | None) -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
 @click.option("--as", "name", required=True, metavar="NAME", help="Name of the model.")
 @click.option("--overwrite", is_flag=True, help="Replace an imported model of this name.")
-def import_files(files: tuple[Path, ...], name: str, overwrite: bool) -> None:
+@click.option(
+    "--discriminator",
+    is_flag=True,
+    help="Keep the discriminator, too (official ones: 116 to 126 MB); only adversarial training uses it.",
+)
+def import_files(files: tuple[Path, ...], name: str, overwrite: bool, discriminator: bool) -> None:
     """Make a model of official checkpoints. Nothing in the files is executed.
 
     FILE is an EG3D network pickle, or its tensors in a torch or safetensors file with a JSON file of its options beside
@@ -119,13 +124,17 @@ def import_files(files: tuple[Path, ...], name: str, overwrite: bool) -> None:
     e3dge-video models import ffhq1024x1024.pt --as stylesdf
     e3dge-video models import E3DGE_Full_Runner.pt ffhq1024x1024.pt ffhq_vol_renderer.pt --as e3dge
     """
+    from e3dge_video.weights.bundle import DISCRIMINATOR_FILE
     from e3dge_video.weights.importing import import_model
 
-    done = import_model(files, name, overwrite=overwrite)
+    done = import_model(files, name, overwrite=overwrite, discriminator=discriminator)
     spec = done.spec
     edits = ", ".join(sorted(spec.edits)) or "none"
     click.echo(f"imported {name}: {done.project}, pictures {spec.resolution} px, edits: {edits}")
     click.echo(f"{done.used} tensors taken over, {done.ignored} left out (why: e3dge-video models info {name})")
+    if spec.discriminator is not None:
+        size = (done.folder / DISCRIMINATOR_FILE).stat().st_size / 1e6
+        click.echo(f"discriminator: {spec.discriminator.describe()} ({size:.1f} MB)")
     click.echo(f"licence: {spec.licence}")
     click.echo(f"wrote {done.folder}")
 
@@ -205,6 +214,9 @@ def _configuration(spec: BundleSpec) -> dict[str, str]:
         "local branch": "none of its own"
         if spec.local is None
         else f"{spec.local.mode}, {spec.local.channels} channels",
+        "training": "no discriminator"
+        if spec.discriminator is None
+        else f"discriminator: {spec.discriminator.describe()}",
         "toon": "none" if spec.toon is None else f"{spec.toon.style}; licence {spec.toon.licence}",
     }
 

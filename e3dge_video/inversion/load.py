@@ -14,8 +14,8 @@ from e3dge_video.inversion.branch_views import released_view, smooth_view
 from e3dge_video.inversion.inverter import Inverter
 from e3dge_video.inversion.paper import PaperInverter, ReleasedObserver, TaughtObserver
 from e3dge_video.inversion.toon import ToonGenerator
-from e3dge_video.models.build import build_generator, build_psp, orbit_of
-from e3dge_video.models.discriminators import ViewpointDiscriminator
+from e3dge_video.models.build import build_discriminator, build_generator, build_psp, orbit_of
+from e3dge_video.models.discriminators import DualDiscriminator, ImageDiscriminator, ViewpointDiscriminator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.hybrid import HybridEncoders, LocalBranch
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder, ViewpointEncoder
@@ -27,6 +27,7 @@ from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.models.matting import MatteNet
 from e3dge_video.weights.bundle import (
     DETAIL_FILE,
+    DISCRIMINATOR_FILE,
     EDITS_FILE,
     ENCODER_FILE,
     GENERATOR_FILE,
@@ -219,6 +220,22 @@ def generator_of(bundle: Bundle) -> Generator:
     generator = build_generator(bundle.spec.generator)
     _fill(generator, bundle, GENERATOR_FILE, None)
     return generator.eval().requires_grad_(False)
+
+
+def discriminator_of(bundle: Bundle) -> DualDiscriminator | ImageDiscriminator | None:
+    """The discriminator that the generator of a bundle was trained against, if the bundle holds it.
+
+    Args:
+        bundle: Read with its discriminator.
+
+    Raises:
+        ModelError: It has tensors that do not fit its options.
+    """
+    if bundle.spec.discriminator is None:
+        return None
+    discriminator = build_discriminator(bundle.spec.discriminator)
+    _fill(discriminator, bundle, DISCRIMINATOR_FILE, None)
+    return discriminator
 
 
 def directions_of(bundle: Bundle) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from e3dge_video.errors import ModelError
-from e3dge_video.inversion.load import generator_of, paper_inverter_of
+from e3dge_video.inversion.load import discriminator_of, generator_of, paper_inverter_of
 from e3dge_video.weights.bundle import BundleSpec, read_bundle
 from e3dge_video.weights.catalog import find_bundle
 from e3dge_video.weights.check_image import TOLERANCE, check_image, largest_difference
@@ -33,8 +33,8 @@ class Verification:
 
 
 def verify_bundle(name: str) -> Verification:
-    """Compare every file of a bundle with its SHA-256, load its generator strictly (with the paper's encoders, if
-    it has them) and render the check image.
+    """Compare every file of a bundle with its SHA-256, load its generator strictly (with the paper's encoders and
+    its discriminator, if it has them) and render the check image.
 
     Args:
         name: Name or folder of the bundle.
@@ -43,7 +43,8 @@ def verify_bundle(name: str) -> Verification:
         ModelError: A file is missing or was changed, the tensors do not fit the options, or the picture is another one.
     """
     folder = find_bundle(name)
-    bundle = read_bundle(folder)
+    bundle = read_bundle(folder, discriminator=True)
+    discriminator_of(bundle)
     papers = bundle.spec.hybrid is not None or bundle.spec.psp is not None
     generator = paper_inverter_of(bundle).generator if papers else generator_of(bundle)
     image = check_image(generator)

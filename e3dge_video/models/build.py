@@ -6,11 +6,13 @@ import math
 from dataclasses import replace
 
 from e3dge_video.config.backbones import GeneratorConfig
+from e3dge_video.config.discriminators import DiscriminatorConfig
 from e3dge_video.config.encoders import PSPConfig
 from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import STYLESDF_RADIUS
 from e3dge_video.geometry.views import Orbit
+from e3dge_video.models.discriminators import DualDiscriminator, ImageDiscriminator
 from e3dge_video.models.encoders.psp import HybridPSP, PSPEncoder, RowPSP
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
@@ -19,6 +21,19 @@ from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 def build_generator(config: GeneratorConfig) -> EG3D | StyleSDF:
     """The generator of these options, not yet trained."""
     return EG3D(config) if isinstance(config, EG3DConfig) else StyleSDF(config)
+
+
+def build_discriminator(config: DiscriminatorConfig) -> DualDiscriminator | ImageDiscriminator:
+    """The discriminator of these options, not yet trained."""
+    if config.kind == "image":
+        return ImageDiscriminator(config.channels, group=config.group)
+    return DualDiscriminator(
+        config.channels,
+        camera_dim=config.camera_dim,
+        mapping_layers=config.mapping_layers,
+        group=config.group,
+        clamp=config.clamp,
+    )
 
 
 def with_samples(config: GeneratorConfig, samples: int) -> GeneratorConfig:

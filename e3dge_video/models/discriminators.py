@@ -137,8 +137,11 @@ class ImageDiscriminator(nn.Module):
         )
         self.head = DiscriminatorHead(channels[0], 0, group=group)
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Score of each image, higher means more real. [B, 3, H, H] → [B, 1]"""
+    def forward(self, image: Tensor, rendered: Tensor | None = None, label: Tensor | None = None) -> Tensor:
+        """Score of each image, higher means more real. [B, 3, H, H] → [B, 1]
+
+        It may be asked as `DualDiscriminator` is: of volume-rendered image and label it sees nothing.
+        """
         x = image.contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x)
@@ -204,10 +207,11 @@ class ViewpointDiscriminator(nn.Module):
 def append_batch_spread(x: Tensor, group: int) -> Tensor:
     """Append one channel with the mean standard deviation over groups of the batch (Karras et al. 2018, section 3).
 
-    A generator that draws the same thing every time is found out by it. The group shrinks to the batch size.
+    A generator that draws the same thing every time is found out by it. The group shrinks until the batch is made of
+    whole ones.
     """
     batch, channels, height, width = x.shape
-    group = min(group, batch)
+    group = next(size for size in range(min(group, batch), 0, -1) if batch % size == 0)
     grouped = x.reshape(group, -1, channels, height, width)
     spread = (grouped.var(dim=0, unbiased=False) + 1e-8).sqrt().mean(dim=(1, 2, 3))
     return torch.cat([x, spread.repeat(group)[:, None, None, None].expand(-1, 1, height, width)], dim=1)

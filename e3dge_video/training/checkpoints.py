@@ -47,6 +47,7 @@ class Checkpoint:
         resolved: The run's options as plain values; another run's checkpoint is refused by them.
         notes: What the run is made of, in words.
         workers: Processes among which the batch is divided.
+        foundation: Digests of the networks that it is trained behind; another run's checkpoint is refused by them, too.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Checkpoint:
     resolved: Mapping[str, Any] | None
     notes: Mapping[str, str]
     workers: int
+    foundation: Mapping[str, str] | None = None
 
     def save(self, progress: Progress) -> None:
         """Write `checkpoint.pt`."""
@@ -71,6 +73,7 @@ class Checkpoint:
             "workers": self.workers,
             "config": self._config(),
             "notes": dict(self.notes),
+            "foundation": None if self.foundation is None else dict(self.foundation),
         }
         save_whole(self.folder / CHECKPOINT_FILE, state)
 
@@ -82,7 +85,7 @@ class Checkpoint:
         """Take over the last checkpoint of the folder, if there is one.
 
         Raises:
-            ConfigError: It was written with other options or by another number of processes.
+            ConfigError: It was written with other options, behind other networks or by another number of processes.
         """
         path = self.folder / CHECKPOINT_FILE
         if not path.exists():
@@ -91,6 +94,12 @@ class Checkpoint:
         if state["config"] != self._config():
             raise ConfigError(
                 f"{path}: was written by a run with other options; choose another output folder or remove this one"
+            )
+        behind = state.get("foundation") or {}  # checkpoints of earlier versions do not tell
+        if others := [name for name, value in behind.items() if (self.foundation or {}).get(name) != value]:
+            raise ConfigError(
+                f"{path}: was written by a run behind another {' and '.join(others)} than the model has now; choose "
+                "another output folder, or give the model that it was begun with"
             )
         if state["workers"] != self.workers:
             raise ConfigError(

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from e3dge_video.inversion.detail import View
-from e3dge_video.models.discriminators import ImageDiscriminator
+from e3dge_video.models.discriminators import DualDiscriminator, ImageDiscriminator
 from e3dge_video.models.generators.base import RenderOutput
 from e3dge_video.training.image_losses import ImageLoss, ImageLossConfig
 from e3dge_video.training.losses import AdversarialWeights, discriminator_loss, generator_loss, r1_penalty
@@ -28,6 +28,7 @@ class Drawn:
 
     Attributes:
         image: The final one, at the truth's size. [B, 3, S, S]
+        whole: The same as it was drawn. [B, 3, H, H]
         neural: Before super-resolution. [B, 3, R, R]
         coarse: The global reconstruction from there.
         view: The same as the local branch sees it.
@@ -35,6 +36,7 @@ class Drawn:
     """
 
     image: Tensor
+    whole: Tensor
     neural: Tensor
     coarse: RenderOutput
     view: View
@@ -47,10 +49,12 @@ class Truth:
 
     Attributes:
         image: [B, 3, S, S]
+        whole: The same at the generator's own size, if that is known. [B, 3, H, H]
         neural: Before super-resolution. [B, 3, R, R]
     """
 
     image: Tensor
+    whole: Tensor
     neural: Tensor
 
 
@@ -105,7 +109,8 @@ class HeadLoss:
 class AdversarialConfig:
     """The adversarial term (Eq. 22); what the teacher draws counts as real."""
 
-    channels: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64)  # of the discriminator at 4, 8, … px
+    #: Of the discriminator at 4, 8, … px, if the generator's bundle does not hold its own: then it begins at random.
+    channels: tuple[int, ...] = (512, 512, 512, 512, 256, 128, 64)
     weights: AdversarialWeights = field(default_factory=AdversarialWeights)
 
 
@@ -119,7 +124,10 @@ class PaperTerms:
 
 
 class PaperLoss:
-    """L_rec of both pictures, L1 of the realigned residual, and an adversarial term if there is a discriminator.
+    """L_rec of both pictures, L1 of the realigned residual, and an adversarial term if one is wanted.
+
+    The discriminator sees pictures at its own size, reduced from what G draws, as it was trained to. One that judges
+    the volume rendering besides, given the camera, gets that as well, and the camera that the pictures are drawn from.
 
     Generator side and discriminator step together: what judges does not learn from the term that fools it, and what it
     learns from does not reach the branch, so one optimiser over both sets of parameters does what two would.
@@ -127,12 +135,19 @@ class PaperLoss:
     Args:
         terms: Weights.
         image_loss: L_rec.
+        discriminator: What the adversarial term begins with, the generator's own; None: at random.
     """
 
-    def __init__(self, terms: PaperTerms, image_loss: ImageLoss) -> None:
+    def __init__(
+        self,
+        terms: PaperTerms,
+        image_loss: ImageLoss,
+        discriminator: DualDiscriminator | ImageDiscriminator | None = None,
+    ) -> None:
         self.terms, self.image_loss = terms, image_loss
-        adversarial = terms.adversarial
-        self.discriminator = None if adversarial is None else ImageDiscriminator(adversarial.channels)
+        self.discriminator: DualDiscriminator | ImageDiscriminator | None = None
+        if terms.adversarial is not None:
+            self.discriminator = discriminator or ImageDiscriminator(terms.adversarial.channels)
 
     def modules(self) -> dict[str, nn.Module]:
         return {} if self.discriminator is None else {"discriminator": self.discriminator}
@@ -145,19 +160,23 @@ class PaperLoss:
             side = drawn.aligned.shape[-1]
             missing = F.adaptive_avg_pool2d(truth.image, side) - drawn.view.picture
             losses["alignment"] = self.terms.alignment * (drawn.aligned - missing).abs().mean()
-        return losses | dict(self._adversarial(drawn.image, truth.image, step))
+        return losses | dict(self._adversarial(drawn, truth, step))
 
-    def _adversarial(self, image: Tensor, truth: Tensor, step: int) -> Iterator[tuple[str, Tensor]]:
+    def _adversarial(self, drawn: Drawn, truth: Truth, step: int) -> Iterator[tuple[str, Tensor]]:
         if self.discriminator is None or self.terms.adversarial is None:
             return
         judge, weights = self.discriminator, self.terms.adversarial.weights
-        fake, real = (fitted(pictures.float(), judge.resolution) for pictures in (image, truth))
+        label = drawn.view.camera.to_eg3d()
+        fake, real = (
+            (fitted(pictures.whole.float(), judge.resolution), pictures.neural.float()) for pictures in (drawn, truth)
+        )
         judge.requires_grad_(False)
-        yield "fool", weights.generator * generator_loss(judge(fake))
+        yield "fool", weights.generator * generator_loss(judge(*fake, label))
         judge.requires_grad_(True)
-        yield "judge", weights.discriminator * discriminator_loss(judge(real), judge(fake.detach()))
+        shown = [picture.detach() for picture in fake]
+        yield "judge", weights.discriminator * discriminator_loss(judge(*real, label), judge(*shown, label))
         if step % weights.r1_every == 0:
-            with torch.autocast(real.device.type, enabled=False):
-                seen = real.detach().requires_grad_(True)
-                penalty = r1_penalty(judge(seen), seen)
+            with torch.autocast(label.device.type, enabled=False):
+                seen = [picture.detach().requires_grad_(True) for picture in real]
+                penalty = r1_penalty(judge(*seen, label), *seen)
             yield "r1", 0.5 * weights.r1 * weights.r1_every * penalty

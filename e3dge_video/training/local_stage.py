@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.detail import View, detail_toward, encode_source, seen_from
 from e3dge_video.inversion.portrait import Observation
@@ -80,6 +81,10 @@ class TaughtLocalConfig(StepConfig, PaperTerms):
     """The paper's stage: a generator's own heads. Batches are those of one process."""
 
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    #: Learning rates of parts over the loop's: encoder (E1), film_head, aligner (E_ADA), fusion, discriminator. 0: kept
+    #: as it is, its statistics as well. The paper trains all alike; E3DGE's release had {film_head: 0.2, aligner: 2} in
+    #: 2D alignment, then {aligner: 0, film_head: 0.2, fusion: 2}.
+    rates: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -152,9 +157,9 @@ class TwoViews:
         source = encode_source(branch, inverted.residual, inverted.view)
         detail = detail_toward(branch, inverted.residual, source, target)
         rendered = _in_full(generator.render(inverted.planes, camera, modulation=detail))
-        image = fitted(generator.upsample(rendered, inverted.latents).float(), pairs.truth.shape[-1])
+        whole = generator.upsample(rendered, inverted.latents).float()
         aligned = None if detail.aligned_residual is None else detail.aligned_residual.float()
-        return Drawn(image, rendered.rgb, coarse, target, aligned)
+        return Drawn(fitted(whole, pairs.truth.shape[-1]), whole, rendered.rgb, coarse, target, aligned)
 
     @torch.no_grad()
     def pictures(self, pair: ViewPairs, branch: LocalBranch | None) -> list[Shown]:
@@ -188,24 +193,49 @@ class LocalStage:
         pairs: Pictures.
         loss: What they are compared by.
         config: What one step draws.
+        rates: Learning rates of parts over the loop's, 1 unless given; 0: not trained.
+
+    Raises:
+        ConfigError: A rate of a part that there is not, or below 0.
     """
 
     def __init__(
-        self, model: GlobalModel, branch: LocalBranch, pairs: PairSource, loss: LocalLoss, config: StepConfig
+        self,
+        model: GlobalModel,
+        branch: LocalBranch,
+        pairs: PairSource,
+        loss: LocalLoss,
+        config: StepConfig,
+        rates: Mapping[str, float] | None = None,
     ) -> None:
         self.views = TwoViews(model, predicted=config.camera == "predicted")
-        self.branch, self.pairs, self.loss, self.config = branch, pairs, loss, config
+        self.branch, self.pairs, self.loss, self.config, self.rates = branch, pairs, loss, config, rates or {}
+        parts = {**dict(branch.named_children()), **loss.modules()}
+        for name, rate in self.rates.items():
+            if name not in parts or rate < 0:
+                raise ConfigError(
+                    f"stage.rates.{name} = {rate:g}: expected a number of at least 0 for one of {', '.join(parts)}"
+                )
+        self.kept = [parts[name].requires_grad_(False) for name, rate in self.rates.items() if rate == 0]
 
     def modules(self) -> dict[str, nn.Module]:
         return {"local": self.branch, **self.loss.modules()}
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        for module in self.modules().values():
-            yield from module.parameters()
+        for _, group in self.groups():
+            yield from group
+
+    def groups(self) -> list[tuple[float, list[nn.Parameter]]]:
+        found: dict[float, list[nn.Parameter]] = {}
+        for name, part in {**dict(self.branch.named_children()), **self.loss.modules()}.items():
+            found.setdefault(self.rates.get(name, 1.0), []).extend(part.parameters())
+        return [(rate, group) for rate, group in found.items() if rate > 0]
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         config, branch = self.config, self.branch
         branch.train()
+        for part in self.kept:
+            part.eval()
         pairs = placed(self.pairs.draw(config.heads, rng, step=step), device_of(branch))
         share = config.misfit * torch.from_numpy(rng.random(config.heads)) if config.misfit else None
         inverted = self.views.invert(pairs, share)
@@ -243,9 +273,10 @@ class LocalStage:
 def _truth(pairs: ViewPairs, toward: Tensor, size: int) -> Truth:
     """What pictures should be, and before super-resolution; reduced, where that is not known."""
     image = pairs.truth.flatten(0, 1)[toward]
+    whole = image if pairs.whole is None else pairs.whole.flatten(0, 1)[toward]
     if pairs.neural is not None:
-        return Truth(image, pairs.neural.flatten(0, 1)[toward])
-    return Truth(image, F.interpolate(image, (size, size), mode="area"))
+        return Truth(image, whole, pairs.neural.flatten(0, 1)[toward])
+    return Truth(image, whole, F.interpolate(image, (size, size), mode="area"))
 
 
 def _in_full(rendered: RenderOutput) -> RenderOutput:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
@@ -77,6 +77,15 @@ class Stage(Protocol):
         ...
 
 
+@runtime_checkable
+class RatedStage(Protocol):
+    """A stage whose parts learn at rates of their own."""
+
+    def groups(self) -> list[tuple[float, list[nn.Parameter]]]:
+        """Everything that it trains, by its learning rate over the configured one."""
+        ...
+
+
 def learning_rate_factor(step: int, config: LoopConfig) -> float:
     """Warm-up, plateau, half cosine to zero. Pure function of the step, in [0, 1]."""
     warmup = min(1.0, (step + 1) / max(1, config.warmup_steps))
@@ -105,6 +114,7 @@ def train(
     *,
     resolved: Mapping[str, Any] | None = None,
     notes: Mapping[str, str] | None = None,
+    foundation: Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """Run a stage to its last step; called again with the same folder it goes on where it stopped.
 
@@ -114,6 +124,7 @@ def train(
         folder: Receives `checkpoint.pt`, `log.jsonl`, `tensorboard/`, `samples/*.png` and, at the end, `averaged.pt`.
         resolved: The whole configuration of the run as plain values; saved with the checkpoint, compared on resume.
         notes: What else the run is made of, in words; logged and saved.
+        foundation: Digests of the networks that it is trained behind; saved with the checkpoint, compared on resume.
 
     Returns:
         The last evaluation's figures; none in processes other than the first.
@@ -126,7 +137,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     device = choose_device(config.device)
     with joined_workers(device) as workers, _StopRequest() as stop:
-        return _run(stage, config, folder, resolved, notes or {}, device, workers, stop)
+        return _run(stage, config, folder, resolved, notes or {}, foundation, device, workers, stop)
 
 
 def _run(
@@ -135,6 +146,7 @@ def _run(
     folder: Path,
     resolved: Mapping[str, Any] | None,
     notes: Mapping[str, str],
+    foundation: Mapping[str, str] | None,
     device: torch.device,
     workers: Workers,
     stop: _StopRequest,
@@ -143,14 +155,18 @@ def _run(
     parameters = list(stage.parameters())
     buffers = [b for module in modules.values() for b in module.buffers() if b.is_floating_point()]
     workers.share([p.data for module in modules.values() for p in module.parameters()] + buffers)
+    groups = stage.groups() if isinstance(stage, RatedStage) else [(1.0, parameters)]
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        [{"params": group, "rate": rate} for rate, group in groups],
+        lr=config.learning_rate,
+        betas=config.betas,
+        weight_decay=config.weight_decay,
     )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     half = torch.float16 if config.precision == "fp16" else torch.bfloat16
     averages = {name: _Average(module, config.ema_half_life) for name, module in modules.items()}
     averaged = {name: average.module for name, average in averages.items()}
-    checkpoint = Checkpoint(folder, modules, averaged, optimizer, scaler, resolved, notes, workers.count)
+    checkpoint = Checkpoint(folder, modules, averaged, optimizer, scaler, resolved, notes, workers.count, foundation)
     progress = checkpoint.load()
     workers.wait()  # nobody writes before everybody has read
     started, first = time.monotonic(), progress.step
@@ -173,7 +189,8 @@ def _run(
         while progress.step < config.steps:
             step, sums = progress.step, progress.sums
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(step, config)
+                # Checkpoints of earlier versions know no rates.
+                group["lr"] = group.get("rate", 1.0) * config.learning_rate * learning_rate_factor(step, config)
             torch.manual_seed((config.seed * 1_000_003 + step + (workers.rank << 40)) % (1 << 63))
             rng = np.random.default_rng([config.seed, step, workers.rank] if workers.rank else [config.seed, step])
             with torch.autocast(device.type, half, enabled=config.precision != "fp32"):

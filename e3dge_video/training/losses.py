@@ -34,20 +34,21 @@ def generator_loss(fake: Tensor) -> Tensor:
     return F.softplus(-fake).mean()
 
 
-def r1_penalty(score: Tensor, image: Tensor) -> Tensor:
+def r1_penalty(score: Tensor, *images: Tensor) -> Tensor:
     """Squared gradient of the scores of real images by the images (Mescheder et al. 2018), itself differentiable.
 
     Training adds γ / 2 of it to the discriminator's loss; StyleSDF's γ is 10 for faces, 50 for animals.
 
     Args:
-        score: What the discriminator made of `image`. [B, 1]
-        image: Must have required a gradient before. [B, 3, H, H]
+        score: What the discriminator made of `images`. [B, 1]
+        images: Everything that is judged together, as EG3D's final and volume-rendered image; must have required a
+            gradient before. An image that the score does not depend on adds nothing. [B, 3, H, H] each
 
     Returns:
         []
     """
-    [gradient] = torch.autograd.grad(score.sum(), image, create_graph=True)
-    return gradient.square().flatten(1).sum(dim=1).mean()
+    gradients = torch.autograd.grad(score.sum(), images, create_graph=True, materialize_grads=True)
+    return torch.stack([slope.square().flatten(1).sum(dim=1).mean() for slope in gradients]).sum()
 
 
 def viewpoint_loss(estimated: Tensor, viewpoint: Tensor) -> Tensor:

@@ -13,8 +13,16 @@ from e3dge_video.config.encoders import GlobalEncoderConfig, LocalBranchConfig, 
 from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError
-from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE, generator_of
+from e3dge_video.inversion.load import (
+    EDITS_FILE,
+    ENCODER_FILE,
+    EXPRESSION_KEY,
+    GENERATOR_FILE,
+    generator_of,
+    load_inverter,
+)
 from e3dge_video.training.directions import DirectionConfig, edit_directions, expression_basis
+from e3dge_video.training.foundations import check_foundation, digest, foundation_of
 from e3dge_video.training.runs import averaged, load_generator_run, run_config
 from e3dge_video.training.toon import add_toon
 from e3dge_video.weights.bundle import (
@@ -73,7 +81,7 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
     """Write the bundle; returns its specification.
 
     Raises:
-        ConfigError: A run is missing, or a base without a toon run.
+        ConfigError: A run is missing, or was trained behind other networks, or a base without a run of a further part.
     """
     if run.base is not None:
         if run.toon is None and run.local is None and run.blend is None:
@@ -85,6 +93,8 @@ def pack(run: PackRun, folder: Path) -> BundleSpec:
     directions, edits = edit_directions(generator, run.directions)
     expression, share = expression_basis(generator, run.directions)
     encoder = averaged(run.encoder)
+    if run.pose is not None:
+        check_foundation(run.pose, {"encoder": digest(encoder["encoder"])})
     parts = {
         "encoder": encoder["encoder"],
         "pose_encoder": encoder["pose_encoder"] if run.pose is None else averaged(run.pose)["pose_encoder"],
@@ -125,6 +135,11 @@ def _extended(run: PackRun, base: Path, folder: Path) -> BundleSpec:
     detail: dict[str, Tensor] = {}
     parts: dict[str, Any] = {}
     made: dict[str, Any] = {}
+    added = [part for part in (run.local, run.blend) if part is not None]
+    if added:
+        present = foundation_of(load_inverter(str(base)))
+        for part in added:
+            check_foundation(part, present)
     if run.local is not None:
         detail |= {f"local.{k}": v for k, v in averaged(run.local)["local"].items()}
         parts["local"] = from_mapping(LocalBranchConfig, run_config(run.local)["branch"])

@@ -26,6 +26,7 @@ from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.matting import MatteNet
 from e3dge_video.training.attribute_stage import AttributeConfig, AttributeStage
 from e3dge_video.training.blend_stage import BlendStage, BlendStageConfig
+from e3dge_video.training.foundations import digests, foundation_of
 from e3dge_video.training.generator_stage import PointConfig, PointStage, initialise_density
 from e3dge_video.training.global_stage import GlobalConfig, GlobalStage, read_metric
 from e3dge_video.training.head_views import HeadViews
@@ -195,8 +196,9 @@ def train_pose(run: PoseRun, folder: Path) -> dict[str, float]:
     if run.init is not None:
         load_weights(pose_encoder, averaged(run.init), "pose_encoder", run.init)
     source = HeadPoses(HeadViews(run.stage.data, run.stage.held_out), run.stage)
+    foundation = digests(encoder=encoder)
     stage = PoseStage(encoder.to(choose_device(run.loop.device)), pose_encoder, source)
-    return train(stage, run.loop, folder, resolved=to_mapping(run))
+    return train(stage, run.loop, folder, resolved=to_mapping(run), foundation=foundation)
 
 
 def train_local(run: LocalRun, folder: Path) -> dict[str, float]:
@@ -207,7 +209,7 @@ def train_local(run: LocalRun, folder: Path) -> dict[str, float]:
     if run.init is not None:
         take_over(branch, run.init)
     stage = LocalStage(model, branch, HeadViewPairs(run.stage.pairs), HeadLoss(run.stage), run.stage)
-    return train(stage, run.loop, folder, resolved=to_mapping(run))
+    return train(stage, run.loop, folder, resolved=to_mapping(run), foundation=foundation_of(model))
 
 
 def train_blend(run: BlendRun, folder: Path) -> dict[str, float]:
@@ -216,8 +218,9 @@ def train_blend(run: BlendRun, folder: Path) -> dict[str, float]:
     blender = ResidualBlender(run.widths)
     if run.init is not None:
         load_weights(blender, averaged(run.init), "blender", run.init)
-    stage = BlendStage(load_inverter(run.model), blender, run.stage, folder / "examples")
-    return train(stage, run.loop, folder, resolved=to_mapping(run))
+    model = load_inverter(run.model)
+    stage = BlendStage(model, blender, run.stage, folder / "examples")
+    return train(stage, run.loop, folder, resolved=to_mapping(run), foundation=foundation_of(model))
 
 
 def train_matte(run: MatteRun, folder: Path) -> dict[str, float]:

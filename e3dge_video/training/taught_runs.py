@@ -19,7 +19,9 @@ from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.encoders.pose_encoder import ViewpointEncoder
 from e3dge_video.models.encoders.psp import PSPEncoder
 from e3dge_video.models.generators.base import Generator
+from e3dge_video.training.foundations import check_foundation, digest, digests, foundation_of
 from e3dge_video.training.image_losses import image_losses
+from e3dge_video.training.judges import first_judge
 from e3dge_video.training.local_losses import PaperLoss
 from e3dge_video.training.local_stage import LocalStage, TaughtLocalConfig
 from e3dge_video.training.loop import LoopConfig, begin, train
@@ -104,7 +106,8 @@ def train_taught_global(run: TaughtGlobalRun, folder: Path) -> dict[str, float]:
     stage = TaughtGlobalStage(encoder.to(device), teacher, image_loss, run.stage)
     resolved = to_mapping(run) | {"image_loss": image_loss.description}
     notes = {"image loss": image_loss.description, "body of E0": body, "generator": spec.name}
-    return train(stage, run.loop, folder, resolved=resolved, notes=notes)
+    foundation = digests(generator=teacher.generator)
+    return train(stage, run.loop, folder, resolved=resolved, notes=notes, foundation=foundation)
 
 
 def train_taught_pose(run: TaughtPoseRun, folder: Path) -> dict[str, float]:
@@ -116,25 +119,33 @@ def train_taught_pose(run: TaughtPoseRun, folder: Path) -> dict[str, float]:
     pose_encoder = ViewpointEncoder(*encoder.feature_shape)
     if run.init is not None:
         load_weights(pose_encoder, averaged(run.init), "pose_encoder", run.init)
+    foundation = digests(generator=teacher.generator, encoder=encoder)
     stage = PoseStage(encoder.to(device), pose_encoder, TaughtPoses(teacher, run.stage))
-    return train(stage, run.loop, folder, resolved=to_mapping(run))
+    return train(stage, run.loop, folder, resolved=to_mapping(run), foundation=foundation)
 
 
 def train_taught_local(run: TaughtLocalRun, folder: Path) -> dict[str, float]:
     """Train the local branch; returns the held-out figures."""
     begin(run.loop)
     device = choose_device(run.loop.device)
-    bundle = _with_samples(read_bundle(find_bundle(run.model)), run.samples)
+    adversarial = run.stage.adversarial is not None
+    bundle = _with_samples(read_bundle(find_bundle(run.model), discriminator=adversarial), run.samples)
     model = paper_inverter_of(bundle).to(device)
     branch = LocalBranch(run.branch, model.generator.feature_width)
     if run.init is not None:
         take_over(branch, run.init)
     image_loss = image_losses(run.stage.image).to(device)
     pairs = TeacherPairs(Teacher(model.generator, run.stage.teacher))
-    stage = LocalStage(model, branch, pairs, PaperLoss(run.stage, image_loss), run.stage)
+    judge = first_judge(bundle) if adversarial else None
+    loss = PaperLoss(run.stage, image_loss, None if judge is None else judge.network)
+    stage = LocalStage(model, branch, pairs, loss, run.stage, run.stage.rates)
     resolved = to_mapping(run) | {"image_loss": image_loss.description}
     notes = {"image loss": image_loss.description, "generator": bundle.spec.name}
-    return train(stage, run.loop, folder, resolved=resolved, notes=notes)
+    if judge is not None:
+        judge.announce()
+        resolved |= judge.options
+        notes["first discriminator"] = judge.origin
+    return train(stage, run.loop, folder, resolved=resolved, notes=notes, foundation=foundation_of(model))
 
 
 def load_teacher(model: str, samples: int | None, config: TeacherConfig, device: torch.device) -> Teacher:
@@ -182,18 +193,12 @@ def pack_taught(run: TaughtPackRun, folder: Path) -> BundleSpec:
     """Write the bundle; returns its specification. Numbers stay as they are, in 32 bit.
 
     Raises:
-        ConfigError: A run is missing, or was trained on another generator.
+        ConfigError: A run is missing, or was trained behind other networks than those it is put beside.
         ModelError: No such bundle.
     """
-    bundle = read_bundle(find_bundle(run.model))
+    bundle = read_bundle(find_bundle(run.model), discriminator=True)
     if (run.encoder is None) != (run.pose is None) or (run.encoder is None and run.local is None):
         raise ConfigError("pack: name the runs of encoder and pose, which go together, or of local, or all three")
-    for part in (run.encoder, run.pose, run.local):
-        taught_by = None if part is None else run_config(part).get("model")
-        if taught_by is not None and not _same_teacher(bundle.spec, read_spec(find_bundle(str(taught_by)))):
-            raise ConfigError(
-                f"{part}: was trained on the model {taught_by}, not on {run.model}; pack it with that one"
-            )
     if run.encoder is not None and run.pose is not None:
         bundle = _with_encoders(bundle, run.encoder, run.pose)
     if run.local is not None:
@@ -201,16 +206,14 @@ def pack_taught(run: TaughtPackRun, folder: Path) -> BundleSpec:
     return write_bundle(folder, replace(bundle.spec, name=run.name), bundle.tensors, exact=True)
 
 
-def _same_teacher(spec: BundleSpec, other: BundleSpec) -> bool:
-    """Whether two bundles hold the same generator."""
-    return spec.files.get(GENERATOR_FILE) == other.files.get(GENERATOR_FILE)
-
-
 def _with_encoders(bundle: Bundle, encoder_run: Path, pose_run: Path) -> Bundle:
+    generator = digest(bundle.tensors[GENERATOR_FILE])
+    check_foundation(encoder_run, {"generator": generator})
     options = encoder_options(encoder_run)
     encoder = build_psp(options, bundle.spec.generator)
     pose_encoder = ViewpointEncoder(*encoder.feature_shape)
     load_weights(encoder, averaged(encoder_run), "encoder", encoder_run)
+    check_foundation(pose_run, {"generator": generator, **digests(encoder=encoder)})
     load_weights(pose_encoder, averaged(pose_run), "pose_encoder", pose_run)
     parts = {"encoder": encoder, "pose_encoder": pose_encoder}
     runs = {"encoder": history(encoder_run, "encoder"), "pose": history(pose_run, "pose_encoder")}
@@ -233,6 +236,7 @@ def _with_local(bundle: Bundle, run: Path) -> Bundle:
         raise ConfigError(
             f"pack: the model {spec.name} has no E0 for the local branch; name the runs of encoder and pose"
         )
+    check_foundation(run, foundation_of(paper_inverter_of(bundle)))
     branch_config = from_mapping(LocalBranchConfig, run_config(run)["branch"])
     branch = LocalBranch(branch_config, generator_of(bundle).feature_width)
     load_weights(branch, averaged(run), "local", run)

@@ -50,12 +50,14 @@ class TeacherView:
         camera: ξ. B cameras
         viewpoint: Its azimuth and elevation, radians. [B, 2]
         rendered: The volume rendering that the picture was made from, Î0 of the exact code.
+        whole: The final picture as it was drawn. [B, 3, H, H]
     """
 
     image: Tensor
     camera: Camera
     viewpoint: Tensor
     rendered: RenderOutput
+    whole: Tensor
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ class Teacher:
     def _view(self, latents: Tensor, planes: Planes, viewpoint: Tensor) -> TeacherView:
         camera = self.generator.camera_at(viewpoint)
         rendered = self.render(planes, camera)
-        return TeacherView(self.picture(rendered, latents), camera, viewpoint, rendered)
+        whole = self.generator.upsample(rendered, latents)
+        return TeacherView(fitted(whole, self.config.image_size), camera, viewpoint, rendered, whole)
 
     def _viewpoints(self, count: int, rng: np.random.Generator, share: float) -> Tensor:
         config = self.config

@@ -37,4 +37,5 @@ class TeacherPairs:
             camera=Camera.from_eg3d(torch.stack([label for pair in cameras for label in pair])),
             z=batch.latents[:, None].expand(-1, 2, -1, -1),
             neural=torch.stack([view.rendered.rgb for view in batch.views], dim=1),
+            whole=torch.stack([view.whole for view in batch.views], dim=1),
         )

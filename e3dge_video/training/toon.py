@@ -18,7 +18,9 @@ from e3dge_video.inversion.load import generator_of, load_inverter
 from e3dge_video.models.discriminators import DualDiscriminator
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.models.generators.eg3d.generator import EG3D
+from e3dge_video.training.judges import first_judge
 from e3dge_video.training.loop import LoopConfig, begin, train
+from e3dge_video.training.runs import load_weights
 from e3dge_video.training.toon_pictures import read_toon_pictures
 from e3dge_video.training.toon_stage import ToonConfig, ToonStage
 from e3dge_video.weights.bundle import TOON_FILE, BundleSpec, ToonSpec, extend_bundle, read_bundle, require_encoders
@@ -39,8 +41,9 @@ class ToonRun:
         pictures: Folder of cartoon faces.
         style: What they look like, in words; `models info` shows it.
         licence: Licence of the result.
-        discriminator: Folder of an earlier such run whose discriminator goes on; None: it begins at nothing and learns
-            alone for `stage.warm_up` steps, which come before the generator's own.
+        discriminator: Folder of an earlier such run whose discriminator goes on; None: it begins as the one that G was
+            trained against, if the bundle holds it, otherwise at nothing, and learns alone for `stage.warm_up` steps,
+            which come before the generator's own.
     """
 
     pictures: Path
@@ -70,7 +73,7 @@ def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
     """
     begin(run.loop)
     base = find_bundle(run.model)
-    bundle = read_bundle(base)
+    bundle = read_bundle(base, discriminator=True)
     require_encoders(base, bundle.spec)
     photo, generator = generator_of(bundle), generator_of(bundle)
     assert isinstance(generator, nn.Module) and isinstance(photo, nn.Module)
@@ -78,17 +81,23 @@ def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
     matte = load_inverter(str(base)).matte if draws_heads_alone(photo) else None
     with torch.no_grad():
         pictures = read_toon_pictures(run.pictures, bundle.spec.resolution, bundle.spec.crop, matte)
+    first = first_judge(bundle)
     channels, group = _channels(bundle.spec.resolution, run.stage.widest), math.gcd(run.stage.batch, 4)
-    discriminator = DualDiscriminator(channels, camera_dim=0, group=group)
-    if run.discriminator is not None:
-        discriminator.load_state_dict(_earlier_discriminator(run.discriminator))
+    discriminator = first.network or DualDiscriminator(channels, camera_dim=0, group=group)
+    if run.discriminator is None:
+        first.announce()
+    else:
+        earlier = {"discriminator": _earlier_discriminator(run.discriminator)}
+        load_weights(discriminator, earlier, "discriminator", run.discriminator)
     pivot = EG3D_PIVOT if isinstance(generator, EG3D) else (0.0, 0.0, 0.0)
     stage = ToonStage(generator, discriminator, pictures.images, pivot, run.stage)
-    figures = train(stage, run.loop, folder, resolved=to_mapping(run))
+    notes = {"first discriminator": first.origin if run.discriminator is None else "that of an earlier run"}
+    figures = train(stage, run.loop, folder, resolved=to_mapping(run) | first.options, notes=notes)
     averages = torch.load(folder / "averaged.pt", map_location="cpu", weights_only=True)
     provenance = {
         "pictures": len(pictures.images),
         "aligned": pictures.aligned,
+        **notes,
         "options": {"stage": to_mapping(run.stage), "loop": to_mapping(run.loop)},
         "figures": figures,
     }

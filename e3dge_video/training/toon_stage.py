@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.io.images import to_array
-from e3dge_video.models.discriminators import DualDiscriminator
+from e3dge_video.models.discriminators import DualDiscriminator, ImageDiscriminator
 from e3dge_video.models.fir import resize_bilinear
 from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.generator_stage import parameters_without
@@ -53,7 +53,8 @@ class ToonStage:
 
     Args:
         generator: G; all of it is trained but its mapping network.
-        discriminator: Judges final and volume-rendered image together, without a camera.
+        discriminator: Judges the final image, or it and the volume-rendered one together. Where cartoons were seen from
+            is not known: one that wants a camera is told the frontal one of every picture, drawn or not.
         pictures: Cartoon faces in [-1, 1]. [N, 3, S, S]
         pivot: The point that cameras turn around, world units.
     """
@@ -61,7 +62,7 @@ class ToonStage:
     def __init__(
         self,
         generator: Generator,
-        discriminator: DualDiscriminator,
+        discriminator: DualDiscriminator | ImageDiscriminator,
         pictures: Tensor,
         pivot: tuple[float, float, float],
         config: ToonConfig,
@@ -159,8 +160,10 @@ class ToonStage:
         )
         return contrast * moved + brightness
 
-    def _judge(self, pairs: Tensor) -> Tensor:
-        return self.discriminator(pairs[:, :3], pairs[:, 3:])
+    def _judge(self, pairs: Tensor, judge: nn.Module | None = None) -> Tensor:
+        label = self.generator.frontal_camera().to_eg3d().expand(len(pairs), -1)
+        scores: Tensor = (judge or self.discriminator)(pairs[:, :3], pairs[:, 3:], label)
+        return scores
 
     def _slope(self, real: Tensor) -> Tensor:
         """R1 of pictures."""
@@ -179,9 +182,9 @@ class ToonStage:
         for yaw in (0.0, 0.4):
             camera = self._turned(np.full(count, yaw), np.zeros(count))
             pairs = self._pair(generator, latents, camera)  # type: ignore[arg-type]
-            scores += [float(judge(pair[None, :3], pair[None, 3:])) for pair in pairs]
+            scores += [float(self._judge(pair[None], judge)) for pair in pairs]
             rows.append(np.concatenate(list(to_array(pairs[:, :3])), axis=1))
         shown = self.pictures[rng.integers(0, len(self.pictures), count)]
         rows.insert(0, np.concatenate(list(to_array(shown)), axis=1))
-        real = [float(judge(pair[None, :3], pair[None, 3:])) for pair in self._real(rng)]
+        real = [float(self._judge(pair[None], judge)) for pair in self._real(rng)]
         return {"score_real": float(np.mean(real)), "score_drawn": float(np.mean(scores))}, np.concatenate(rows)

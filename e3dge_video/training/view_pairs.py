@@ -39,6 +39,7 @@ class ViewPairs:
         z: Codes of the heads: both views' heads, which differ where a pair shows an edit. [P, 2, Z], or W+ codes
             [P, 2, L, W] of a generator's own heads
         neural: `truth` before super-resolution; None: not known. [P, 2, 3, R, R]
+        whole: `truth` at the generator's own size; None: not known. [P, 2, 3, H, H]
     """
 
     image: Tensor
@@ -48,6 +49,7 @@ class ViewPairs:
     camera: Camera
     z: Tensor
     neural: Tensor | None = None
+    whole: Tensor | None = None
 
 
 class PairSource(Protocol):

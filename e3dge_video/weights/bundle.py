@@ -7,6 +7,7 @@ encoder.safetensors      E0, E_ξ, 3D landmarks, matte
 edits.safetensors        one direction per attribute, and the basis of expression
 detail.safetensors       optional: E1, E_ADA, fusion, FiLM head; the learned part of the lift
 toon.safetensors         optional: the tensors of G that differ in its cartoon drawing copy
+discriminator.safetensors  optional: what G was trained against, for adversarial training alone
 ```
 
 An imported generator may stand alone: without encoders it can be rendered, but no video can be inverted with it. With
@@ -30,6 +31,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
+from e3dge_video.config.discriminators import DiscriminatorConfig
 from e3dge_video.config.encoders import GlobalEncoderConfig, HybridConfig, LocalBranchConfig, MatteConfig, PSPConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
@@ -37,6 +39,7 @@ from e3dge_video.errors import ConfigError, ModelError
 FORMAT = 1
 GENERATOR_FILE, ENCODER_FILE, EDITS_FILE = "generator.safetensors", "encoder.safetensors", "edits.safetensors"
 DETAIL_FILE, TOON_FILE = "detail.safetensors", "toon.safetensors"
+DISCRIMINATOR_FILE = "discriminator.safetensors"
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class BundleSpec:
         blend: Widths of the learned part of the lift; None: it has none.
         edits: Attributes that can be edited.
         toon: What the cartoon drawing copy of G is; None: there is none.
+        discriminator: Sizes of the discriminator that G was trained against; None: the bundle does not hold it.
         provenance: Data, commands, seeds and figures that made it.
         files: SHA-256 of each weight file.
         check: What its check image looks like; None: not recorded.
@@ -120,6 +124,7 @@ class BundleSpec:
     blend: tuple[int, ...] | None = None
     edits: dict[str, EditSpec] = field(default_factory=dict)
     toon: ToonSpec | None = None
+    discriminator: DiscriminatorConfig | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     check: CheckFigures | None = None
@@ -136,7 +141,7 @@ class BundleSpec:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle read from disk: its specification and the tensors of each file, fp32."""
+    """A bundle read from disk: its specification and the tensors of each file read, fp32."""
 
     folder: Path
     spec: BundleSpec
@@ -172,9 +177,13 @@ def read_spec(folder: Path) -> BundleSpec:
         spec = from_mapping(BundleSpec, {**values, "generator": generator}, source=str(path))
     except ConfigError as error:
         raise ModelError(str(error)) from error
-    if (spec.toon is None) == (TOON_FILE in spec.files):
-        listed, told = ("lists", "says nothing of it") if spec.toon is None else ("does not list", "describes it")
-        raise ModelError(f"{path}: {listed} {TOON_FILE}, but {told} under toon")
+    for title, part, file in (
+        ("toon", spec.toon, TOON_FILE),
+        ("discriminator", spec.discriminator, DISCRIMINATOR_FILE),
+    ):
+        if (part is None) == (file in spec.files):
+            listed, told = ("lists", "says nothing of it") if part is None else ("does not list", "describes it")
+            raise ModelError(f"{path}: {listed} {file}, but {told} under {title}")
     return spec
 
 
@@ -218,12 +227,14 @@ def require_toon(folder: Path, spec: BundleSpec) -> None:
         )
 
 
-def read_bundle(folder: Path, *, verify: bool = True) -> Bundle:
-    """Read a bundle with all its tensors.
+def read_bundle(folder: Path, *, verify: bool = True, discriminator: bool = False) -> Bundle:
+    """Read a bundle with its tensors.
 
     Args:
         folder: The bundle.
-        verify: Check every file against its SHA-256.
+        verify: Check every file read against its SHA-256.
+        discriminator: Read the discriminator, too, if there is one. Whoever writes the tensors again needs it, and
+            adversarial training; nothing else does.
 
     Raises:
         ModelError: Anything missing, damaged or changed.
@@ -231,6 +242,8 @@ def read_bundle(folder: Path, *, verify: bool = True) -> Bundle:
     spec = read_spec(folder)
     tensors = {}
     for name, digest in spec.files.items():
+        if name == DISCRIMINATOR_FILE and not discriminator:
+            continue
         path = folder / name
         if not path.is_file():
             raise ModelError(f"{path}: missing; the bundle {spec.name} is incomplete, install or import it again")
@@ -277,7 +290,7 @@ def extend_bundle(
         provenance: Added to what made the bundle.
         parts: What the further files are, in the terms of `BundleSpec`: toon, local, blend.
     """
-    spec = read_bundle(base).spec
+    spec = read_bundle(base, discriminator=True).spec
     folder.mkdir(parents=True, exist_ok=True)
     for name in spec.files:
         if folder.resolve() != base.resolve():
@@ -291,7 +304,7 @@ def extend_bundle(
 
 def _write_tensors(path: Path, values: Mapping[str, Tensor], *, exact: bool) -> str:
     """Write one file; returns its SHA-256."""
-    stored = {k: (v if exact else _compact(v)).contiguous().cpu() for k, v in values.items()}
+    stored = {k: (v if exact else compact(v)).contiguous().cpu() for k, v in values.items()}
     for key, value in stored.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise ModelError(f"{path.name}: {key} has values that are no finite numbers; the training went wrong")
@@ -308,7 +321,7 @@ def _write_spec(folder: Path, spec: BundleSpec) -> BundleSpec:
     return read_spec(folder)
 
 
-def _compact(value: Tensor) -> Tensor:
+def compact(value: Tensor) -> Tensor:
     """The tensor in fp16 if that holds it, in fp32 otherwise; integers as they are."""
     if not value.is_floating_point():
         return value

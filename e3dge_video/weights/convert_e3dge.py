@@ -26,7 +26,7 @@ USED_ENTRIES = ("encoder", "netLocal", "grid_align", "Fuse_sft_block")
 #: Other entries of a checkpoint, and why we leave them.
 IGNORED_ENTRIES = {
     r"iter": "how far training had come",
-    r"discriminator": "judges images while E1 trains; nothing else reads it",
+    r"discriminator": "judges images while E1 trains; --discriminator keeps it",
     r"optim\w*": "state of a training run, which ours cannot continue",
 }
 #: Foreign parameters that we do not take over, and why.

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from e3dge_video.config.discriminators import DiscriminatorConfig
 from e3dge_video.config.generators import (
     BackboneConfig,
     CameraConfig,
@@ -21,6 +22,7 @@ from e3dge_video.config.generators import (
     VolumeConfig,
 )
 from e3dge_video.errors import ModelError
+from e3dge_video.models.build import build_discriminator
 from e3dge_video.models.fir import make_filter
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.weights.state import Rename, check_state, ignored_by_reason, renamed, shapes_of
@@ -83,7 +85,23 @@ _KNOWN_INIT = {
     "num_fp16_res",
     "conv_clamp",
 }
+_KNOWN_DISCRIMINATOR_INIT = {
+    "c_dim",
+    "img_resolution",
+    "img_channels",
+    "architecture",
+    "channel_base",
+    "channel_max",
+    "num_fp16_res",
+    "conv_clamp",
+    "cmap_dim",
+    "disc_c_noise",  # disturbs the labels of training pictures; ours are exact
+    "block_kwargs",
+    "mapping_kwargs",
+    "epilogue_kwargs",
+}
 _SR_MODULE = re.compile(r"(?:training\.superresolution\.)?SuperresolutionHybrid(8XDC|8X|4X|2X)")
+_DISCRIMINATOR_CLAMP = 256.0  # the official class's own
 _SR_CLAMP = 256.0  # what EG3D limits activations to whenever half precision was allowed, on any device
 
 _LAYER_NAMES: list[Rename] = [
@@ -220,12 +238,50 @@ def rename_layers(
     return native
 
 
-def discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the parameters of EG3D's dual discriminator to ours."""
-    sizes = [int(match[1]) for key in foreign if (match := re.match(r"b(\d+)\.", key))]
-    if not sizes:
-        raise ModelError("EG3D checkpoint: no discriminator block (b4, b8, ...) among its parameters")
-    last = int(math.log2(max(sizes)))
+def discriminator_config(foreign: Mapping[str, Tensor], init_kwargs: Mapping[str, Any]) -> DiscriminatorConfig:
+    """Our options of the dual discriminator: sizes from the shapes of its parameters, the rest from the official ones.
+
+    Args:
+        foreign: State dictionary of the official discriminator (`D`).
+        init_kwargs: Arguments it was built with; what they do not name is as the official class has it.
+
+    Raises:
+        ModelError: A parameter that tells a size is missing, or an option that is not supported.
+    """
+    _refuse_unknown("discriminator option", set(init_kwargs) - _KNOWN_DISCRIMINATOR_INIT)
+    block, mapping, head = (init_kwargs.get(f"{part}_kwargs", {}) for part in ("block", "mapping", "epilogue"))
+    _refuse_unknown("discriminator option", set(block) - {"freeze_layers", "fp16_channels_last"})
+    _refuse_unknown("discriminator option", set(mapping) - {"num_layers", "embed_features", "layer_features"})
+    _refuse_unknown("discriminator option", set(head) - {"mbstd_group_size", "mbstd_num_channels"})
+    _want("img_channels", init_kwargs.get("img_channels", 3), {3})
+    _want("architecture", init_kwargs.get("architecture", "resnet"), {"resnet"})
+    _want("mbstd_num_channels", head.get("mbstd_num_channels", 1), {1})
+    sizes = sorted({int(match[1]) for key in foreign if (match := re.match(r"b(\d+)\.", key))})
+    if len(sizes) < 2 or sizes != [4 << level for level in range(len(sizes))]:
+        raise ModelError("EG3D checkpoint: blocks b4, b8, … are missing among the discriminator's parameters")
+    embedding = "mapping.embed.weight"
+    layers = ["b4.conv", *(f"b{size}.conv0" for size in sizes[1:])]
+    return DiscriminatorConfig(
+        kind="dual",
+        channels=tuple(_discriminator_shape(foreign, f"{layer}.bias")[0] for layer in layers),
+        camera_dim=_discriminator_shape(foreign, embedding)[-1] if embedding in foreign else 0,
+        mapping_layers=max(1, sum(bool(re.fullmatch(r"mapping\.fc\d+\.weight", key)) for key in foreign)),
+        group=head.get("mbstd_group_size", 4),
+        clamp=init_kwargs.get("conv_clamp", _DISCRIMINATOR_CLAMP),
+    )
+
+
+def discriminator_to_native(foreign: Mapping[str, Tensor], config: DiscriminatorConfig) -> dict[str, Tensor]:
+    """Rename the parameters of EG3D's dual discriminator to ours. Every foreign key is used or listed in `IGNORED`.
+
+    Args:
+        foreign: State dictionary of the official discriminator (`D`).
+        config: What `discriminator_config` made of it.
+
+    Raises:
+        ModelError: Missing, unknown, misshapen or non-finite parameters, in one line.
+    """
+    last = int(math.log2(config.resolution))
     placed = {}
     for key, value in foreign.items():
         match = re.match(r"b(\d+)\.", key)
@@ -237,7 +293,16 @@ def discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:
             placed[f"blocks.{place}.{key[match.end() :]}"] = value
         else:
             placed[key] = value
-    return rename_layers(placed)
+    native = rename_layers(placed)
+    with torch.device("meta"):
+        network = build_discriminator(config)
+    check_state(
+        native,
+        shapes_of(network),
+        complaint="EG3D checkpoint: not a whole discriminator",
+        advice="is the file damaged, or not EG3D's dual discriminator?",
+    )
+    return native
 
 
 def _ignored(config: EG3DConfig) -> dict[str, str]:
@@ -256,6 +321,12 @@ def _want_all(options: Mapping[str, Any], names: Iterable[str]) -> None:
     missing = [name for name in names if name not in options]
     if missing:
         raise ModelError(f"EG3D checkpoint: option {', '.join(missing)} is missing; is this an EG3D generator?")
+
+
+def _discriminator_shape(foreign: Mapping[str, Tensor], key: str) -> torch.Size:
+    if key not in foreign or foreign[key].ndim == 0:
+        raise ModelError(f"EG3D checkpoint: the discriminator's {key} is missing; is the file damaged?")
+    return foreign[key].shape
 
 
 def _refuse_unknown(kind: str, names: set[str]) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from e3dge_video.config.discriminators import DiscriminatorConfig
 from e3dge_video.config.stylesdf import SirenConfig, StyleDecoderConfig, StyleSDFConfig, ViewpointConfig
 from e3dge_video.errors import ModelError
 from e3dge_video.models.discriminators import ImageDiscriminator, ViewpointDiscriminator
@@ -139,6 +140,17 @@ def image_discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Te
     return _discriminator(
         foreign, _IMAGE_DISCRIMINATOR_NAMES, ImageDiscriminator, "image discriminator", ("1.bias", "conv2.2.bias")
     )
+
+
+def image_discriminator_config(native: Mapping[str, Tensor]) -> DiscriminatorConfig:
+    """Our options of the image discriminator.
+
+    Args:
+        native: What `image_discriminator_to_native` made.
+    """
+    blocks = sum(key.endswith(".conv1.bias") for key in native)
+    inner = (len(native[f"blocks.{block}.conv1.bias"]) for block in reversed(range(blocks)))
+    return DiscriminatorConfig("image", (*inner, len(native["blocks.0.from_rgb.bias"])))
 
 
 def volume_discriminator_to_native(foreign: Mapping[str, Tensor]) -> dict[str, Tensor]:

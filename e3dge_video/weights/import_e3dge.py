@@ -7,6 +7,7 @@ beside a pretrained volume renderer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,7 +22,12 @@ from e3dge_video.weights.convert_e3dge import e3dge_config, e3dge_parameters, e3
 from e3dge_video.weights.convert_stylesdf import volume_discriminator_channels, volume_discriminator_to_native
 from e3dge_video.weights.foreign import ForeignFile, checked_floats, tensor_groups
 from e3dge_video.weights.import_stylesdf import LICENCE as STYLESDF_LICENCE
-from e3dge_video.weights.import_stylesdf import STYLESDF_IMPORTER, generator_group, has_view_head
+from e3dge_video.weights.import_stylesdf import (
+    STYLESDF_IMPORTER,
+    generator_group,
+    has_view_head,
+    with_image_discriminator,
+)
 from e3dge_video.weights.importer import Converted, Importer
 from e3dge_video.weights.public_files import PublicFile, published_as
 
@@ -48,9 +54,9 @@ class _Files:
     viewpoints: ForeignFile
 
 
-def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -> Converted:
+def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary], discriminator: bool) -> Converted:
     given = _sorted(files)
-    generator = STYLESDF_IMPORTER.convert([given.generator], boundaries)
+    generator = STYLESDF_IMPORTER.convert([given.generator], boundaries, False)
     assert isinstance(generator.spec.generator, StyleSDFConfig)
     config, encoders, left_out = _encoders(given, generator.spec.generator)
     viewpoints, beside = _viewpoints(given.viewpoints)
@@ -73,13 +79,24 @@ def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -
     stored = {f"encoders.{key}": value for key, value in encoders.items()}
     stored |= {f"viewpoints.{key}": value for key, value in viewpoints.items()}
     counters = sum(key.endswith(".num_batches_tracked") for key in stored)  # our own: theirs are left out
-    return replace(
+    converted = replace(
         generator,
         spec=spec,
         tensors={**generator.tensors, ENCODER_FILE: stored},
         used=generator.used + len(stored) - counters,
         ignored=left_out | generator.ignored | beside,
     )
+    return with_image_discriminator(converted, *_judge(given, spec.resolution)) if discriminator else converted
+
+
+def _judge(given: _Files, resolution: int) -> tuple[ForeignFile, str]:
+    """Where the discriminator stands: the runner's, which went on while E1 trained, if it judges whole pictures; the
+    generator's own otherwise.
+    """
+    own = tensor_groups(given.runner.values).get("discriminator", {})
+    levels = {match[1] for key in own if (match := re.match(r"(?:module\.)?convs\.(\d+)\.", key))}
+    fits = not has_view_head(own) and 2 << len(levels) == resolution
+    return (given.runner, "discriminator") if fits else (given.generator, "d")
 
 
 def _sorted(files: Sequence[ForeignFile]) -> _Files:

@@ -8,22 +8,31 @@ from typing import Any
 
 from torch import Tensor
 
+from e3dge_video.config.discriminators import DiscriminatorConfig
 from e3dge_video.config.generators import EG3DConfig
 from e3dge_video.config.load import from_mapping, to_mapping
 from e3dge_video.errors import ConfigError, ModelError
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.weights.boundaries import Boundary, assembled
 from e3dge_video.weights.bundle import EDITS_FILE, GENERATOR_FILE, BundleSpec
-from e3dge_video.weights.convert_eg3d import eg3d_config, eg3d_to_native, ignored_keys
+from e3dge_video.weights.convert_eg3d import (
+    IGNORED,
+    discriminator_config,
+    discriminator_to_native,
+    eg3d_config,
+    eg3d_to_native,
+    ignored_keys,
+)
 from e3dge_video.weights.foreign import ForeignFile, checked_floats, tensor_groups
 from e3dge_video.weights.importer import Converted, Importer
+from e3dge_video.weights.state import ignored_by_reason
 
 LICENCE = "as its publisher says; the official EG3D weights: NVIDIA Source Code License, non-commercial"
 _SIGN = "backbone.synthesis."
 _GROUPS = ("G_ema", "g_ema", "")  # the averaged generator comes first
 _NOT_TAKEN = {
     "G": "the generator before averaging",
-    "D": "the discriminator, which only training needs",
+    "D": "the discriminator, which only training needs; --discriminator keeps it",
     "augment_pipe": "augmentation, which only training needs",
 }
 #: Sizes above these are no EG3D generator's, and a file could make the check image endless with them.
@@ -41,7 +50,7 @@ def _generator_group(file: ForeignFile) -> str | None:
     return next((name for name in _GROUPS if any(key.startswith(_SIGN) for key in groups.get(name, ()))), None)
 
 
-def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -> Converted:
+def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary], discriminator: bool) -> Converted:
     models = [file for file in files if _recognises(file)]
     options = [file for file in files if file.kind == "options"]
     if surplus := [*models[1:], *options[1:], *(f for f in files if f not in models and f not in options)]:
@@ -74,7 +83,7 @@ def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -
     edits = {name: assembled(boundaries, name, config) for name in boundaries}
     generator = EG3D(config)
     generator.load_state_dict(native)
-    return Converted(
+    converted = Converted(
         spec=BundleSpec(
             name="",
             backbone="eg3d",
@@ -92,6 +101,36 @@ def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -
         used=len(native),
         ignored=ignored | ignored_keys(tensors, config),
     )
+    return _with_discriminator(converted, model) if discriminator else converted
+
+
+def _with_discriminator(converted: Converted, model: ForeignFile) -> Converted:
+    """The model with the discriminator of its file."""
+    if model.pickle is None:
+        stored, init = tensor_groups(model.values).get("D"), {}
+    elif "D" in model.pickle.networks:
+        network = model.pickle.network("D")
+        stored, init = network.tensors, network.init_kwargs
+        if network.class_name != "DualDiscriminator":
+            raise ModelError(
+                f"{model.path}: its discriminator is a {network.class_name}, only DualDiscriminator is supported; "
+                "import the model without --discriminator"
+            )
+    else:
+        stored = None
+    if stored is None:
+        raise ModelError(f"{model.path}: holds no discriminator (D); import the model without --discriminator")
+    source = f"{model.path}: D"
+    tensors = checked_floats(stored, source)
+    try:
+        # The same check of types that reading the bundle makes.
+        config = from_mapping(DiscriminatorConfig, to_mapping(discriminator_config(tensors, init)))
+        native = discriminator_to_native(tensors, config)
+    except (ModelError, ConfigError) as error:
+        raise ModelError(f"{source}: {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"{source}: an option has a value that cannot be used ({error})") from error
+    return converted.judged_by(config, native, model.path, "D", ignored_by_reason(tensors, IGNORED))
 
 
 def _options(model: ForeignFile, options: Sequence[ForeignFile]) -> tuple[dict[str, Any], dict[str, Any]]:

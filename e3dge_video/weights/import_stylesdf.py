@@ -12,7 +12,14 @@ from e3dge_video.errors import ConfigError, ModelError
 from e3dge_video.models.generators.stylesdf.generator import StyleSDF
 from e3dge_video.weights.boundaries import Boundary, assembled
 from e3dge_video.weights.bundle import EDITS_FILE, GENERATOR_FILE, BundleSpec, EditSpec
-from e3dge_video.weights.convert_stylesdf import MEAN_SAMPLES, ignored_keys, stylesdf_config, stylesdf_to_native
+from e3dge_video.weights.convert_stylesdf import (
+    MEAN_SAMPLES,
+    ignored_keys,
+    image_discriminator_config,
+    image_discriminator_to_native,
+    stylesdf_config,
+    stylesdf_to_native,
+)
 from e3dge_video.weights.foreign import ForeignFile, checked_floats, tensor_groups
 from e3dge_video.weights.importer import Converted, Importer
 from e3dge_video.weights.public_files import published_as
@@ -54,7 +61,7 @@ def has_view_head(network: object) -> bool:
     return isinstance(network, Mapping) and any(str(key).startswith(_VIEW_HEAD) for key in network)
 
 
-def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -> Converted:
+def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary], discriminator: bool) -> Converted:
     models = [file for file in files if _recognises(file)]
     if surplus := [*models[1:], *(file for file in files if file not in models)]:
         raise ModelError(f"{surplus[0].path}: is not used; a StyleSDF model is one checkpoint file")
@@ -71,7 +78,7 @@ def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -
     generator = StyleSDF(config)
     generator.load_state_dict(native)
     directions, edits, left_out = _edits(boundaries, config)
-    return Converted(
+    converted = Converted(
         spec=BundleSpec(
             name="",
             backbone="stylesdf",
@@ -92,6 +99,27 @@ def _convert(files: Sequence[ForeignFile], boundaries: Mapping[str, Boundary]) -
         used=len(native) - 1,  # all but the mean codes
         ignored=_rest(model.values, group) | ignored_keys(tensors) | left_out,
     )
+    return with_image_discriminator(converted, model, "d") if discriminator else converted
+
+
+def with_image_discriminator(converted: Converted, file: ForeignFile, entry: str) -> Converted:
+    """A model with the image discriminator that stands in a file under a name.
+
+    Raises:
+        ModelError: There is none, or it is not whole, or judges pictures of another size.
+    """
+    stored, source = tensor_groups(file.values).get(entry), f"{file.path}: {entry}"
+    if stored is None or has_view_head(stored):
+        raise ModelError(
+            f"{file.path}: holds no image discriminator ({entry}), which only full models have; import the model "
+            "without --discriminator"
+        )
+    tensors = {key.removeprefix("module."): value for key, value in checked_floats(stored, source).items()}
+    try:
+        native = image_discriminator_to_native(tensors)
+    except ModelError as error:
+        raise ModelError(f"{source}: {error}") from error
+    return converted.judged_by(image_discriminator_config(native), native, file.path, entry, ignored_keys(tensors))
 
 
 def _rest(values: Mapping[str, Any], group: str) -> dict[str, list[str]]:
@@ -104,8 +132,9 @@ def _rest(values: Mapping[str, Any], group: str) -> dict[str, list[str]]:
         if name == "g":
             reason = "the generator before averaging"
         elif name == "d" and isinstance(value, Mapping):
-            kind = "volume discriminator with its view head" if has_view_head(value) else "image discriminator"
-            reason = f"the {kind}, which nothing here uses"
+            reason = "the image discriminator, which only training needs; --discriminator keeps it"
+            if has_view_head(value):
+                reason = "the volume discriminator with its view head, which nothing here uses"
         found.setdefault(reason, []).append(name)
     return found
 

@@ -42,7 +42,7 @@ class Imported:
     ignored: int
 
 
-def import_model(files: Sequence[Path], name: str, *, overwrite: bool = False) -> Imported:
+def import_model(files: Sequence[Path], name: str, *, overwrite: bool = False, discriminator: bool = False) -> Imported:
     """Read checkpoints of another project, and any folders of boundaries for them, and install them as a bundle.
 
     Nothing in the files is executed. The bundle appears under its name whole or not at all.
@@ -51,6 +51,7 @@ def import_model(files: Sequence[Path], name: str, *, overwrite: bool = False) -
         files: The files and folders.
         name: Name of the bundle.
         overwrite: Replace an imported bundle of this name.
+        discriminator: Keep what the generator was trained against, for adversarial training.
 
     Raises:
         ModelError: In one line: a file that cannot be read or is not known, tensors that do not fit, a name in use.
@@ -59,7 +60,7 @@ def import_model(files: Sequence[Path], name: str, *, overwrite: bool = False) -
     foreign = [read_foreign(path) for path in files]
     models = [file for file in foreign if file.kind != "boundaries"]
     importer = _importer(models, foreign)
-    converted = importer.convert(models, _boundaries(foreign))
+    converted = importer.convert(models, _boundaries(foreign), discriminator)
     image = check_image(converted.generator)
     if not torch.isfinite(image).all():
         raise ModelError(f"{models[0].path}: its generator draws pictures that are no finite numbers; it is damaged")

@@ -83,7 +83,7 @@ def install_with_edits(
     """Write a copy of a bundle with further edits; those of the same names are replaced.
 
     Args:
-        source: The bundle.
+        source: The bundle, read with its discriminator if it has one.
         name: Name of the copy.
         directions: One for each edit, in all rows, whatever its layers. [L, W] each
         edits: How each may be used.

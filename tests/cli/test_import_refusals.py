@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from e3dge_video.cli.main import main
+from tests.support import eg3d_checkpoint, stylesdf_checkpoint
 from tests.support.e3dge_checkpoint import filled, foreign_encoder, write_generator, write_renderer
 from tests.support.official_models import EG3D_MODEL, STYLESDF_MODEL
 
@@ -41,9 +42,9 @@ def refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     monkeypatch.setenv("E3DGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(Evil, "harmed", tmp_path / "harmed")
 
-    def run(*files: Path) -> str:
+    def run(*files: Path, options: tuple[str, ...] = ()) -> str:
         with pytest.raises(SystemExit) as end:
-            main(["models", "import", *map(str, files), "--as", "new"])
+            main(["models", "import", *map(str, files), "--as", "new", *options])
         out, err = capsys.readouterr()
         assert (end.value.code, out) == (1, "") and len(err.splitlines()) == 1 and len(err) < 700, err
         return err.removeprefix("error: ").strip()
@@ -62,6 +63,7 @@ class Target:
         key: One of them that tells no size.
         evil: A file of this kind that would run code.
         bomb: A file of this kind that would fill the memory.
+        options: Of the command.
     """
 
     state: Callable[[], State]
@@ -69,6 +71,7 @@ class Target:
     key: str
     evil: Callable[[], bytes]
     bomb: bytes
+    options: tuple[str, ...] = ()
 
 
 def _torch_file(values: Any) -> bytes:
@@ -95,6 +98,17 @@ def _write_runner(folder: Path, state: State) -> list[Path]:
     return [folder / "runner.pt", write_generator(folder / "g.pt", toon=True), write_renderer(folder / "v.pt")]
 
 
+def _write_pickle(folder: Path, discriminator: State) -> list[Path]:
+    (folder / "heads.pkl").write_bytes(eg3d_checkpoint.official_file(discriminator=discriminator))
+    return [folder / "heads.pkl"]
+
+
+def _write_judged_runner(folder: Path, discriminator: State) -> list[Path]:
+    runner = {"encoder": _encoder(), "discriminator": {f"module.{key}": value for key, value in discriminator.items()}}
+    torch.save(runner, folder / "runner.pt")
+    return [folder / "runner.pt", write_generator(folder / "g.pt", toon=True), write_renderer(folder / "v.pt")]
+
+
 TARGETS = {
     "EG3D": Target(
         EG3D_MODEL.state,
@@ -117,6 +131,30 @@ TARGETS = {
         lambda: _torch_file({"encoder": Evil()}),
         _zip_bomb(),
     ),
+    "EG3D's discriminator": Target(
+        eg3d_checkpoint.foreign_discriminator,
+        _write_pickle,
+        "b4.fc.bias",
+        lambda: pickle.dumps({"G_ema": {}, "D": Evil()}, protocol=4),
+        b"\x80\x04" + b"(" * 300_100,
+        ("--discriminator",),
+    ),
+    "StyleSDF's discriminator": Target(
+        lambda: dict(stylesdf_checkpoint.foreign_image_discriminator((3, 4, 5, 5))),
+        lambda folder, state: [stylesdf_checkpoint.official_file(folder / "heads.pt", discriminator=state)],
+        "final_linear.0.bias",
+        lambda: _torch_file({"d": Evil()}),
+        _zip_bomb(),
+        ("--discriminator",),
+    ),
+    "E3DGE's discriminator": Target(
+        lambda: dict(stylesdf_checkpoint.foreign_image_discriminator()),
+        _write_judged_runner,
+        "final_linear.0.bias",
+        lambda: _torch_file({"discriminator": Evil()}),
+        _zip_bomb(),
+        ("--discriminator",),
+    ),
 }
 _SPOILED: dict[str, tuple[Callable[[State, str], object], str]] = {
     "missing": (lambda state, key: state.pop(key), "1 missing ("),
@@ -134,7 +172,7 @@ def test_tensors(
     state = target.state()
     spoil(state, target.key)
     files = target.write(tmp_path, state)
-    line = refuse(*files)
+    line = refuse(*files, options=target.options)
     assert line.startswith(f"{files[0]}: ") and message in line
 
 
@@ -150,7 +188,7 @@ def test_files(target: Target, tmp_path: Path, refuse: Refuse) -> None:
         (b"<html>quota exceeded</html>", "is a web page saved under this name"),
     ):
         files[0].write_bytes(data)
-        line = refuse(*files)
+        line = refuse(*files, options=target.options)
         assert line.startswith(f"{files[0]}: ") and any(part in line for part in message.split("|")), line
 
 

@@ -41,6 +41,22 @@ INIT: dict[str, Any] = {
 }
 
 
+#: What the official training gives its discriminator.
+DISCRIMINATOR_INIT: dict[str, Any] = {
+    "c_dim": 25,
+    "img_resolution": 128,
+    "img_channels": 3,
+    "channel_base": 512,
+    "channel_max": 4,
+    "num_fp16_res": 4,
+    "conv_clamp": 256,
+    "disc_c_noise": 0,
+    "block_kwargs": {"freeze_layers": 0},
+    "mapping_kwargs": {"num_layers": 3},
+    "epilogue_kwargs": {"mbstd_group_size": 2},
+}
+
+
 def foreign_state() -> dict[str, Tensor]:
     """The official layout, written out: 256 px planes of 32 channels whatever the other sizes are."""
     state: dict[str, Tensor] = {"dataset_label_std": torch.zeros(25)}
@@ -81,12 +97,52 @@ def foreign_state() -> dict[str, Tensor]:
     return state
 
 
-def official_file(tensors: dict[str, Tensor] | None = None, *, legacy: bool = False, **init: Any) -> bytes:
+def foreign_discriminator(size: int = 128, channels: int = 4) -> dict[str, Tensor]:
+    """The dual discriminator of pictures of this size, as many channels everywhere."""
+    state: dict[str, Tensor] = {"resample_filter": make_filter()}
+
+    def layer(name: str, *shape: int, bias: bool = True) -> None:
+        state[f"{name}.weight"] = torch.randn(shape)
+        if bias:
+            state[f"{name}.bias"] = torch.randn(shape[0])
+
+    for level in range(size.bit_length() - 1, 2, -1):
+        block = f"b{1 << level}"
+        if 1 << level == size:
+            layer(f"{block}.fromrgb", channels, 6, 1, 1)
+        layer(f"{block}.conv0", channels, channels, 3, 3)
+        layer(f"{block}.conv1", channels, channels, 3, 3)
+        layer(f"{block}.skip", channels, channels, 1, 1, bias=False)
+        for part in ("", ".conv0", ".conv1", ".skip"):
+            state[f"{block}{part}.resample_filter"] = make_filter()
+    layer("b4.conv", channels, channels + 1, 3, 3)
+    layer("b4.fc", channels, 16 * channels)
+    layer("b4.out", channels, channels)
+    layer("mapping.embed", channels, 25)
+    for number in range(3):
+        layer(f"mapping.fc{number}", channels, channels)
+    return state
+
+
+def official_file(
+    tensors: dict[str, Tensor] | None = None,
+    *,
+    legacy: bool = False,
+    discriminator: dict[str, Tensor] | None = None,
+    discriminator_class: str = "DualDiscriminator",
+    discriminator_init: dict[str, Any] | None = None,
+    **init: Any,
+) -> bytes:
     """An official network pickle of these tensors (`foreign_state` by default); `init` changes its arguments."""
     attributes = {"_init_kwargs": EasyDict({**INIT, **init}), "rendering_kwargs": EasyDict(RENDERING)}
     generator = network(
         foreign_state() if tensors is None else tensors, legacy=legacy, neural_rendering_resolution=16, **attributes
     )
-    discriminator = network({"b4.fc.weight": torch.ones(2, 2)}, name="DualDiscriminator", _init_kwargs={})
+    judge = network(
+        foreign_discriminator() if discriminator is None else discriminator,
+        name=discriminator_class,
+        legacy=legacy,
+        _init_kwargs=EasyDict({**DISCRIMINATOR_INIT, **(discriminator_init or {})}),
+    )
     data = {"class_name": "training.dataset.ImageFolderDataset", "path": "/data/sets/heads.zip", "resolution": 128}
-    return write_pickle({"training_set_kwargs": data, "G": generator, "D": discriminator, "G_ema": generator})
+    return write_pickle({"training_set_kwargs": data, "G": generator, "D": judge, "G_ema": generator})

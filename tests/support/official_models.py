@@ -120,7 +120,7 @@ STYLESDF_MODEL = OfficialModel(
         "StyleGAN2 decoder, 5 4 3 channels",
         "gaussian, 0.3 and 0.15 rad to the side and up, half field of view 6°",
         "as its publisher says; the official StyleSDF weights: CC BY-NC-SA 4.0",
-        "the image discriminator, which nothing here uses",
+        "the image discriminator, which only training needs; --discriminator keeps it",
         "smiling        -1.4 … 1.5   1 = more smile",
     ),
 )

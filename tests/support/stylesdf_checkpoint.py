@@ -63,20 +63,20 @@ def foreign_state(*, width: int = 6, depth: int = 2, w_dim: int = 7, channels: t
     return state
 
 
-def foreign_image_discriminator() -> Foreign:
-    """16 px: 3, 4, 5 channels at 16, 8, 4 px."""
-    state = Foreign()
-    state["convs.0.0.weight"], state["convs.0.1.bias"] = torch.randn(3, 3, 1, 1), torch.randn(3)
-    for level, (inputs, outputs) in enumerate(((3, 4), (4, 5)), start=1):
+def foreign_image_discriminator(channels: tuple[int, ...] = (3, 4, 5)) -> Foreign:
+    """16 px: 3, 4, 5 channels at 16, 8, 4 px; or others from the largest size down to 4 px."""
+    state, last = Foreign(), channels[-1]
+    state["convs.0.0.weight"], state["convs.0.1.bias"] = torch.randn(channels[0], 3, 1, 1), torch.randn(channels[0])
+    for level, (inputs, outputs) in enumerate(pairwise(channels), start=1):
         state[f"convs.{level}.conv1.0.weight"] = torch.randn(inputs, inputs, 3, 3)
         state[f"convs.{level}.conv1.1.bias"] = torch.randn(inputs)
         state[f"convs.{level}.conv2.0.kernel"] = state[f"convs.{level}.skip.0.kernel"] = make_filter()
         state[f"convs.{level}.conv2.1.weight"] = torch.randn(outputs, inputs, 3, 3)
         state[f"convs.{level}.conv2.2.bias"] = torch.randn(outputs)
         state[f"convs.{level}.skip.1.weight"] = torch.randn(outputs, inputs, 1, 1)
-    state["final_conv.0.weight"], state["final_conv.1.bias"] = torch.randn(5, 6, 3, 3), torch.randn(5)
-    state.linear("final_linear.0", 80, 5)
-    state.linear("final_linear.1", 5, 1)
+    state["final_conv.0.weight"], state["final_conv.1.bias"] = torch.randn(last, last + 1, 3, 3), torch.randn(last)
+    state.linear("final_linear.0", 16 * last, last)
+    state.linear("final_linear.1", last, 1)
     return state
 
 
@@ -93,11 +93,19 @@ def foreign_volume_discriminator() -> Foreign:
     return state
 
 
-def official_file(path: Path, state: Mapping[str, Tensor] | None = None) -> Path:
-    """An official full model with this averaged generator (`foreign_state` by default), or a pretrained renderer."""
+def official_file(
+    path: Path, state: Mapping[str, Tensor] | None = None, discriminator: Mapping[str, Tensor] | None = None
+) -> Path:
+    """An official full model with this averaged generator (`foreign_state` by default), or a pretrained renderer, each
+    with the discriminator that goes with it unless another one is given.
+    """
     state = foreign_state() if state is None else state
-    full = any(key.startswith("decoder.") for key in state)
-    discriminator = foreign_image_discriminator() if full else foreign_volume_discriminator()
+    noises = [value for key, value in state.items() if key.startswith("decoder.noises.")]
+    if discriminator is None and noises:
+        size = max(noise.shape[-1] for noise in noises)
+        discriminator = foreign_image_discriminator((3, 4, 5, *[5] * size.bit_length())[: size.bit_length() - 2])
+    elif discriminator is None:
+        discriminator = foreign_volume_discriminator()
     before = {key: torch.zeros_like(value) for key, value in state.items()}
     torch.save({"g": before, "d": dict(discriminator), "g_ema": dict(state)}, path)
     return path

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from e3dge_video.config.backbones import BACKBONES, GeneratorConfig
+from e3dge_video.config.discriminators import DiscriminatorConfig
 from e3dge_video.config.encoders import (
     GlobalEncoderConfig,
     HybridConfig,
@@ -29,7 +31,7 @@ from e3dge_video.config.generators import (
 from e3dge_video.config.stylesdf import SirenConfig, StyleDecoderConfig, StyleSDFConfig
 from e3dge_video.geometry.face_template import MEAN_68
 from e3dge_video.inversion.load import EDITS_FILE, ENCODER_FILE, EXPRESSION_KEY, GENERATOR_FILE
-from e3dge_video.models.build import build_generator, build_psp
+from e3dge_video.models.build import build_discriminator, build_generator, build_psp
 from e3dge_video.models.discriminators import ViewpointDiscriminator
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.hybrid import HybridEncoders, LocalBranch
@@ -38,7 +40,17 @@ from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.models.matting import MatteNet
 from e3dge_video.training.toon import add_toon
-from e3dge_video.weights.bundle import DETAIL_FILE, BundleSpec, EditSpec, ToonSpec, read_bundle, write_bundle
+from e3dge_video.weights.bundle import (
+    DETAIL_FILE,
+    DISCRIMINATOR_FILE,
+    BundleSpec,
+    EditSpec,
+    ToonSpec,
+    extend_bundle,
+    read_bundle,
+    read_spec,
+    write_bundle,
+)
 
 GENERATOR = EG3DConfig(
     z_dim=189,
@@ -141,6 +153,17 @@ def write_tiny_toon(folder: Path) -> Path:
         for key, value in photo.items()
     }
     add_toon(folder, folder, photo, toon, ToonSpec("tiny cartoons", "CC0-1.0"), {"data": "none: random weights"})
+    return folder
+
+
+def give_discriminator(folder: Path, kind: Literal["dual", "image"], *, seed: int = 5) -> Path:
+    """Give a tiny bundle a random discriminator of its generator's pictures."""
+    torch.manual_seed(seed)
+    levels = read_spec(folder).resolution.bit_length() - 2
+    dual = {"camera_dim": 25, "mapping_layers": 2, "clamp": 256.0} if kind == "dual" else {}
+    config = DiscriminatorConfig(kind, (8,) * levels, **dual)
+    tensors = {DISCRIMINATOR_FILE: build_discriminator(config).state_dict()}
+    extend_bundle(folder, folder, tensors, provenance={}, discriminator=config)
     return folder
 
 

@@ -280,7 +280,12 @@ def test_runs_that_do_not_belong_together_are_refused(runs: Path, tmp_path: Path
         ["train", "pack", "--config", "training/eg3d_ffhq_pack.yaml", "--out", str(tmp_path / "x")],
     )
     parts = [f"encoder={whole / 'global of stylesdf'}", f"pose={whole / 'pose of stylesdf'}"]
-    assert "not on" in refused([*pack, f"model={runs / 'tiny'}", *parts])
+    another = "was trained behind another generator than that of the model it is packed into"
+    assert another in refused([*pack, f"model={runs / 'tiny'}", *parts])
+    own = f"encoder={whole / 'global of eg3d'}"
+    assert "pose of stylesdf: was trained behind another generator and encoder than" in refused(
+        [*pack, f"model={runs / 'tiny'}", own, parts[1]]
+    )
     pose = ["train", "pose", "--config", "training/eg3d_ffhq_pose.yaml", "--out", str(tmp_path / "y")]
     assert "holds no E0 that was trained on a generator's own heads" in refused(
         [*pose, f"model={runs / 'tiny'}", f"encoder={whole / 'global'}"]

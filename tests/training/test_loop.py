@@ -200,8 +200,9 @@ def test_batches_are_moved_whole():
     from e3dge_video.training.teacher import TeacherView
 
     camera = Camera(torch.eye(4)[None], torch.eye(3)[None])
-    view = TeacherView(torch.zeros(1), camera, torch.zeros(1), PoseBatch(torch.zeros(1), None, torch.zeros(1)))
-    image, camera, viewpoint, inner = vars(placed((view, 3), torch.device("meta"))[0]).values()
+    pose = PoseBatch(torch.zeros(1), None, torch.zeros(1))
+    view = TeacherView(torch.zeros(1), camera, torch.zeros(1), pose, torch.zeros(1))
+    image, camera, viewpoint, inner, _ = vars(placed((view, 3), torch.device("meta"))[0]).values()
     assert {image.device.type, camera.cam2world.device.type, viewpoint.device.type, inner.pose.device.type} == {"meta"}
     assert inner.landmarks is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 
 from e3dge_video.cli.main import main
 from e3dge_video.config.backbones import GeneratorConfig
-from e3dge_video.errors import ConfigError
+from e3dge_video.errors import ConfigError, ModelError
 from e3dge_video.faces.alignment import resized
 from e3dge_video.inversion.load import load_inverter
 from e3dge_video.io.images import write_png
@@ -22,8 +23,8 @@ from e3dge_video.training.loop import LoopConfig, train
 from e3dge_video.training.toon import ToonRun, draws_heads_alone, train_toon
 from e3dge_video.training.toon_pictures import read_toon_pictures
 from e3dge_video.training.toon_stage import ToonConfig, ToonStage
-from e3dge_video.weights.bundle import TOON_FILE, read_bundle, read_spec
-from tests.support.tiny_model import GENERATOR, STYLESDF, write_tiny_bundle
+from e3dge_video.weights.bundle import DISCRIMINATOR_FILE, TOON_FILE, read_bundle, read_spec
+from tests.support.tiny_model import GENERATOR, STYLESDF, give_discriminator, write_tiny_bundle
 
 STAGE = ToonConfig(batch=2, warm_up=2, r1_every=2, widest=16, examples=2)
 LOOP = LoopConfig(steps=5, learning_rate=2e-3, warmup_steps=1, betas=(0.0, 0.99), gradient_clip=0.0, checkpoint_every=2)
@@ -142,6 +143,35 @@ def test_the_command_leaves_a_bundle_that_draws_cartoons(
     assert read_spec(tmp_path / "further" / "bundle").toon is not None
     with pytest.raises(ConfigError, match="no finished toon run"):
         train_toon(replace(run, discriminator=tmp_path / "tiny"), tmp_path / "none")
+
+
+@pytest.mark.parametrize(("config", "kind"), [(GENERATOR, "dual"), (STYLESDF, "image")], ids=["eg3d", "stylesdf"])
+def test_it_begins_with_the_generators_own_discriminator(
+    config: GeneratorConfig, kind: Literal["dual", "image"], cartoons: Path, tmp_path: Path
+) -> None:
+    model = give_discriminator(write_tiny_bundle(tmp_path / "tiny", config), kind)
+    run = ToonRun(cartoons, str(model), stage=replace(STAGE, batch=6), loop=replace(LOOP, steps=1, learning_rate=0.0))
+    with pytest.raises(ModelError, match="nothing was trained"):
+        train_toon(run, tmp_path / "run")
+    own = read_bundle(model, discriminator=True).tensors[DISCRIMINATOR_FILE]
+    begun = torch.load(tmp_path / "run" / "averaged.pt", weights_only=True)["discriminator"]
+    assert begun.keys() == own.keys() and all(torch.equal(begun[key], value) for key, value in own.items())
+    with pytest.raises(ConfigError, match="its discriminator is not of the configured sizes"):
+        plain = ToonRun(cartoons, str(write_tiny_bundle(tmp_path / "plain", config)), stage=STAGE, loop=LOOP)
+        train_toon(replace(plain, discriminator=tmp_path / "run"), tmp_path / "further")
+
+
+def test_a_discriminator_that_wants_a_camera_is_told_the_frontal_one(cartoons: Path) -> None:
+    stage = stage_of(GENERATOR, cartoons)
+    stage.discriminator = DualDiscriminator((8,) * 5, mapping_layers=2)
+    labels: list[torch.Tensor] = []
+    stage.discriminator.register_forward_hook(lambda _, seen, score: labels.append(seen[2]))
+    stage.losses(STAGE.warm_up, np.random.default_rng(0))
+    front = stage.generator.frontal_camera().to_eg3d()
+    assert len(labels) >= 3 and all(torch.equal(label, front.expand(len(label), -1)) for label in labels)
+    with torch.no_grad():
+        figures, _ = stage.evaluate({"generator": stage.network.eval(), "discriminator": stage.discriminator})
+    assert np.isfinite(list(figures.values())).all()
 
 
 def test_what_stands_around_a_head_is_asked_of_the_generator() -> None:

@@ -19,6 +19,9 @@ from e3dge_video.training.augmentation import AugmentationConfig
 from e3dge_video.training.blend_stage import BlendStage, BlendStageConfig
 from e3dge_video.training.local_losses import HeadLoss
 from e3dge_video.training.local_stage import LocalStage, LocalStageConfig, TwoViews
+from e3dge_video.training.loop import LoopConfig
+from e3dge_video.training.pack import PackRun, pack
+from e3dge_video.training.runs import LocalRun, train_local
 from e3dge_video.training.view_pairs import HeadViewPairs, PairConfig
 from tests.support.tiny_model import BRANCH, write_tiny_bundle
 
@@ -129,6 +132,20 @@ def test_misfit_leaves_more_to_the_residual(model: Inverter, tiny_heads: Path) -
         stage = LocalStage(model, branch, pairs(tiny_heads), HeadLoss(config), config)
         made.append(float(stage.losses(0, np.random.default_rng(1))["image"].detach()))
     assert made[0] != made[1]
+
+
+def test_a_branch_goes_into_the_bundle_that_it_was_trained_behind(tiny_heads: Path, tmp_path: Path) -> None:
+    base, other = write_tiny_bundle(tmp_path / "base"), write_tiny_bundle(tmp_path / "other", seed=1)
+    branch = replace(BRANCH, mode="projected")
+    loop = LoopConfig(steps=1, device="cpu", threads=1, tensorboard=False)
+    stage = LocalStageConfig(heads=1, evaluate_heads=1, pairs=pairs(tiny_heads).config)
+    train_local(LocalRun(str(base), branch=branch, loop=loop, stage=stage), tmp_path / "run")
+    assert pack(PackRun(base=base, local=tmp_path / "run"), tmp_path / "packed").local == branch
+    # That the model has another branch by now is no matter; G, E0, E_ξ and the matte are.
+    pack(PackRun(base=tmp_path / "packed", local=tmp_path / "run"), tmp_path / "again")
+    with pytest.raises(ConfigError, match="behind another generator and encoder and pose_encoder and matte than that"):
+        pack(PackRun(base=other, local=tmp_path / "run"), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
 
 
 def test_blend_stage_learns_and_keeps_its_examples(

@@ -86,7 +86,7 @@ BEFORE = ("the generator before averaging", ["g"])
 @pytest.mark.parametrize(
     ("write", "side", "rest"),
     [
-        (_full, 32, [BEFORE, ("the image discriminator, which nothing here uses", ["d"])]),
+        (_full, 32, [BEFORE, ("the image discriminator, which only training needs; --discriminator keeps it", ["d"])]),
         (_renderer, 64, [BEFORE, ("the volume discriminator with its view head, which nothing here uses", ["d"])]),
         (_toon, 32, []),
         (_old, 32, [("no part of the averaged generator", ["iter"])]),

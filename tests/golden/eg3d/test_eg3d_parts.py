@@ -10,19 +10,20 @@ import torch
 from eg3d_reference import hashgrid, part_cases, part_close, parts, state_of, tensors
 from torch import Tensor, nn
 
+from e3dge_video.config.discriminators import DiscriminatorConfig
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.rays import Rays, box_limits, camera_rays
 from e3dge_video.geometry.trajectories import eg3d_focal, eg3d_orbit, looking_along
 from e3dge_video.models import fir
 from e3dge_video.models.activations import DEFAULT_GAINS, bias_act
-from e3dge_video.models.discriminators import DualDiscriminator
+from e3dge_video.models.build import build_discriminator
 from e3dge_video.models.generators.eg3d.triplane import PLANE_AXES, PointDecoder, read_plane, read_volume
 from e3dge_video.models.mapping import FullyConnected, MappingNetwork, broadcast_latents, normalize_second_moment
 from e3dge_video.models.rendering.compositing import composite, expected_depth, interval_weights, sample_weights
 from e3dge_video.models.rendering.sampling import importance_depths, invert_cdf, stratified_depths
 from e3dge_video.models.rendering.volume import merge_samples
 from e3dge_video.models.stylegan2 import SynthesisBlock, SynthesisLayer, SynthesisNetwork, ToRGB, modulated_conv2d
-from e3dge_video.weights.convert_eg3d import discriminator_to_native, rename_layers
+from e3dge_video.weights.convert_eg3d import discriminator_config, discriminator_to_native, rename_layers
 
 COVERED: set[tuple[str, str]] = set()
 
@@ -255,9 +256,12 @@ def test_point_decoder(case: str) -> None:
 @cases("parts_layers", "DualDiscriminator")
 def test_dual_discriminator(case: str) -> None:
     kwargs, data = inputs("parts_layers", case)
+    state = state_of("parts_layers", case)
+    config = discriminator_config(state, kwargs)
     channels = [min(kwargs["channel_base"] // size, kwargs["channel_max"]) for size in (4, 8, 16, 32, 64)]
-    network = DualDiscriminator(channels, camera_dim=kwargs["c_dim"], clamp=kwargs["conv_clamp"])
-    network.load_state_dict(discriminator_to_native(state_of("parts_layers", case)))
+    assert config == DiscriminatorConfig("dual", tuple(channels), kwargs["c_dim"], clamp=kwargs["conv_clamp"])
+    network = build_discriminator(config)
+    network.load_state_dict(discriminator_to_native(state, config))
     assert network.resolution == kwargs["img_resolution"]
     with torch.no_grad():
         part_close(network(data["in.image"], data["in.image_raw"], data["in.c"]), data["out.logits"])
