@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
-from e3dge_video.geometry.projection import pixel_directions, project, sample_map, unproject
+from e3dge_video.geometry.projection import nearest_in_image, pixel_directions, project, sample_map, unproject
 from e3dge_video.inversion.painting import box_mean, flat_areas, push_pull, solid
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
@@ -265,7 +265,8 @@ class ResidualLift:
         if toon is not None:
             hull = torch.lerp(hull, torch.ones_like(hull), toon.degree)
             added = (1 - toon.degree) * added
-            color = color * sample_map(toon.tone, reading.uv).view_as(color)
+            # Past the crop's border the tone is that at the border.
+            color = color * sample_map(toon.tone, nearest_in_image(reading.uv, color.shape[-1])).view_as(color)
         alpha = target.alpha * hull
         head = color * hull + alpha * added
         picture = head + (1 - alpha) * self._surroundings(lifted, camera, target.depth.shape[-1], change, toon)
@@ -357,8 +358,7 @@ class ResidualLift:
         if toon is not None:
             shown = _drawn_board(shown, toon.degree)
         # Past the crop's border the foreground goes on for a little: shoulders and hair must not end in a straight cut.
-        edge = 0.5 / shown.shape[-1]
-        nearest = uv.clamp(edge, 1 - edge)
+        nearest = nearest_in_image(uv, shown.shape[-1])
         beyond = (uv - nearest).abs().amax(dim=-1).view(-1, 1, size, size)
         board = sample_map(shown, nearest).view(-1, 4, size, size)
         matte = board[:, 3:] * (1 - beyond / self.config.margin).clamp(0, 1)

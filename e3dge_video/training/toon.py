@@ -13,19 +13,15 @@ from torch import Tensor, nn
 
 from e3dge_video.config.load import to_mapping
 from e3dge_video.errors import ConfigError, ModelError
-from e3dge_video.geometry.cameras import EG3D_PIVOT
 from e3dge_video.inversion.load import generator_of, load_inverter
 from e3dge_video.models.discriminators import DualDiscriminator
 from e3dge_video.models.generators.base import Generator
-from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.loop import LoopConfig, begin, train
 from e3dge_video.training.toon_pictures import read_toon_pictures
 from e3dge_video.training.toon_stage import ToonConfig, ToonStage
 from e3dge_video.weights.bundle import TOON_FILE, BundleSpec, ToonSpec, extend_bundle, read_bundle, require_encoders
 from e3dge_video.weights.catalog import find_bundle
 
-#: Multiply-free rule of StyleGAN2: channels times size, up to a widest number of channels.
-_CHANNELS_BY_SIZE = 8192
 #: A generator that leaves places emptier than this draws heads alone.
 _SOLID = 0.5
 
@@ -78,12 +74,11 @@ def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
     matte = load_inverter(str(base)).matte if draws_heads_alone(photo) else None
     with torch.no_grad():
         pictures = read_toon_pictures(run.pictures, bundle.spec.resolution, bundle.spec.crop, matte)
-    channels, group = _channels(bundle.spec.resolution, run.stage.widest), math.gcd(run.stage.batch, 4)
-    discriminator = DualDiscriminator(channels, camera_dim=0, group=group)
+    channels = discriminator_channels(bundle.spec.resolution, run.stage)
+    discriminator = DualDiscriminator(channels, camera_dim=0, group=math.gcd(run.stage.batch, 4))
     if run.discriminator is not None:
         discriminator.load_state_dict(_earlier_discriminator(run.discriminator))
-    pivot = EG3D_PIVOT if isinstance(generator, EG3D) else (0.0, 0.0, 0.0)
-    stage = ToonStage(generator, discriminator, pictures.images, pivot, run.stage)
+    stage = ToonStage(generator, discriminator, pictures.images, run.stage)
     figures = train(stage, run.loop, folder, resolved=to_mapping(run))
     averages = torch.load(folder / "averaged.pt", map_location="cpu", weights_only=True)
     provenance = {
@@ -144,11 +139,15 @@ def draws_heads_alone(generator: Generator) -> bool:
     return float(alpha.flatten().quantile(0.02)) < _SOLID
 
 
-def _channels(size: int, widest: int) -> list[int]:
-    """Channels of a discriminator at 4, 8, … `size` px."""
+def discriminator_channels(size: int, config: ToonConfig) -> list[int]:
+    """Channels of a discriminator at 4, 8, … `size` px, by StyleGAN2's rule.
+
+    Raises:
+        ConfigError: No discriminator is made for pictures of this size.
+    """
     if size < 8 or size & (size - 1):
         raise ConfigError(f"pictures of {size} px cannot be judged; the model's must be of 8, 16, 32, … px")
-    return [min(widest, max(8, _CHANNELS_BY_SIZE >> level)) for level in range(2, size.bit_length())]
+    return [min(config.channel_max, max(8, config.channel_base >> level)) for level in range(2, size.bit_length())]
 
 
 def _earlier_discriminator(folder: Path) -> dict[str, Tensor]:

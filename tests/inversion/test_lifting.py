@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions
-from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift
+from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift, Toon
 from e3dge_video.inversion.painting import box_mean, clean_rim, push_pull
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
@@ -150,6 +150,22 @@ def test_a_wrinkle_takes_the_same_share_of_brighter_skin():
     assert model < 0.7
     assert float((shown[..., 32, 32].mean() + 1) / 2) == pytest.approx(0.85 * 0.9, abs=0.03)
     assert float((shown[..., 20, 32].mean() + 1) / 2) == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_cartoon_keeps_its_tone_past_the_border_of_the_picture():
+    camera = Camera.orbit(0.0, 0.0)
+    # The picture's camera has the ball at its lower border, the other one sees all of it.
+    aside = Camera(camera.cam2world.clone(), camera.intrinsics)
+    aside.cam2world[:, 1, 3] += 0.3
+    drawn = ball(aside, textured=False)
+    toon = Toon.of(lifted(aside), drawn, 1.0)
+    target = ball(camera, textured=False)
+    image, alpha = ResidualLift().render(lifted(aside), target, camera, Change.between(drawn, drawn), toon)
+    head = (image + 1) / 2
+    inside = -F.max_pool2d(-alpha, 5, 1, 2) > 0.99
+    beyond = inside & (torch.arange(SIZE)[:, None] > SIZE // 2)
+    assert beyond.sum() > 100
+    assert head.mean(dim=1, keepdim=True)[beyond].min() > 0.25, "no place of the head may turn black"
 
 
 def test_residual_steps_back_where_the_edit_changes_the_picture():
