@@ -35,6 +35,7 @@ class ToonRun:
         pictures: Folder of cartoon faces.
         style: What they look like, in words; `models info` shows it.
         licence: Licence of the result.
+        outline: Whether the style has a line around the head, which is then drawn in every view.
         discriminator: Folder of an earlier such run whose discriminator goes on; None: it begins at nothing and learns
             alone for `stage.warm_up` steps, which come before the generator's own.
     """
@@ -43,6 +44,7 @@ class ToonRun:
     model: str = "starter"
     style: str = "cartoons"
     licence: str = "that of the model and of the pictures"
+    outline: bool = False
     discriminator: Path | None = None
     stage: ToonConfig = field(default_factory=ToonConfig)
     loop: LoopConfig = field(
@@ -87,7 +89,7 @@ def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
         "options": {"stage": to_mapping(run.stage), "loop": to_mapping(run.loop)},
         "figures": figures,
     }
-    spec = ToonSpec(run.style, run.licence)
+    spec = ToonSpec(run.style, run.licence, run.outline)
     add_toon(base, folder / "bundle", photo.state_dict(), averages["generator"], spec, provenance)
     return figures | {"pictures": float(len(pictures.images)), "aligned": float(pictures.aligned)}
 
