@@ -58,7 +58,10 @@ class LoopConfig:
 
 
 class Stage(Protocol):
-    """What is trained, and what one step's loss is. Sizes of batches are those of one process."""
+    """What is trained, and what one step's loss is. Sizes of batches are those of one process.
+
+    A stage may have `shares` besides: by a module's name, the share of the learning rate that it learns at.
+    """
 
     def modules(self) -> dict[str, nn.Module]:
         """Modules by name, trained or not, that a checkpoint must hold."""
@@ -144,7 +147,7 @@ def _run(
     buffers = [b for module in modules.values() for b in module.buffers() if b.is_floating_point()]
     workers.share([p.data for module in modules.values() for p in module.parameters()] + buffers)
     optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
+        _groups(parameters, stage), lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay
     )
     scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
     half = torch.float16 if config.precision == "fp16" else torch.bfloat16
@@ -173,7 +176,7 @@ def _run(
         while progress.step < config.steps:
             step, sums = progress.step, progress.sums
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(step, config)
+                group["lr"] = config.learning_rate * learning_rate_factor(step, config) * group.get("share", 1.0)
             torch.manual_seed((config.seed * 1_000_003 + step + (workers.rank << 40)) % (1 << 63))
             rng = np.random.default_rng([config.seed, step, workers.rank] if workers.rank else [config.seed, step])
             with torch.autocast(device.type, half, enabled=config.precision != "fp32"):
@@ -233,6 +236,16 @@ def _run(
         checkpoint.save_averages()
     workers.wait()
     return progress.figures if workers.first else {}
+
+
+def _groups(parameters: list[nn.Parameter], stage: Stage) -> list[dict[str, Any]]:
+    """The parameters, those of modules that a stage's `shares` names apart from the others."""
+    groups: list[dict[str, Any]] = []
+    for name, share in getattr(stage, "shares", {}).items():
+        own = {id(p) for p in stage.modules()[name].parameters()}
+        groups.append({"params": [p for p in parameters if id(p) in own], "share": share})
+        parameters = [p for p in parameters if id(p) not in own]
+    return [{"params": parameters}, *groups]
 
 
 class _StopRequest:

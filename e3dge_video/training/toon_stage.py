@@ -36,6 +36,9 @@ class ToonConfig:
     batch: int = 4
     #: Steps in which only the discriminator learns, before the generator's own begin.
     warm_up: int = 100
+    #: The generator's share of the learning rate. EG3D's rate is for 32 pictures a step; with few, the discriminator
+    #: must be the faster of the two (Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017).
+    generator_rate: float = 0.25
     r1_weight: float = 10.0  # EG3D's gamma
     r1_every: int = 16  # steps between two penalties, each as much stronger; as in EG3D
     #: Chance of each disturbance of what the discriminator sees.
@@ -73,6 +76,11 @@ class ToonStage:
 
     def modules(self) -> dict[str, nn.Module]:
         return {"generator": self.network, "discriminator": self.discriminator}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Shares of the learning rate."""
+        return {"generator": self.config.generator_rate}
 
     def parameters(self) -> Iterator[nn.Parameter]:
         kept = [part for name, part in self.network.named_modules() if name.split(".")[-1] == "mapping"]
