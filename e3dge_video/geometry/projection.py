@@ -64,6 +64,12 @@ def sample_map(values: Tensor, uv: Tensor, *, mode: str = "bilinear") -> Tensor:
     return F.grid_sample(values, grid, mode=mode, padding_mode="zeros", align_corners=False)[:, :, 0]
 
 
+def nearest_in_image(uv: Tensor, size: int) -> Tensor:
+    """The middle of that pixel of a map of side `size` which is nearest to image coordinates. [B, N, 2]"""
+    edge = 0.5 / size
+    return uv.clamp(edge, 1 - edge)
+
+
 def in_image(uv: Tensor) -> Tensor:
     """Whether image coordinates lie inside the image, its edges included. [B, N, 2] → [B, N]"""
     return ((uv >= 0) & (uv <= 1)).all(dim=-1)

@@ -215,7 +215,7 @@ class Inverter(DirectedModel):
         assert self.toon is not None, "load_inverter(…, toon=degree) loads what draws cartoons"
         planes = self.toon.generator.planes(latents)
         drawn = self.layer(planes, latents, inversion.camera, self.toon.generator)
-        kind = Toon.of(inversion.lifted, drawn, self.toon.degree)
+        kind = Toon.of(inversion.lifted, drawn, self.toon.degree, outline=self.toon.outline)
         return EditedHead(latents, planes, None, drawn, Change.between(inversion.layer, drawn), kind)
 
     def synthesize(self, inversion: Inversion, camera: Camera, edited: EditedHead | None = None) -> Picture:

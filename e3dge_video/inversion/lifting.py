@@ -11,17 +11,19 @@ So much is geometry alone. A `ResidualBlender` learns the rest: how far to trust
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
-from e3dge_video.geometry.projection import pixel_directions, project, sample_map, unproject
-from e3dge_video.inversion.painting import box_mean, flat_areas, push_pull, solid
+from e3dge_video.geometry.projection import nearest_in_image, pixel_directions, project, sample_map, unproject
+from e3dge_video.inversion.painting import box_mean, contour, flat_areas, push_pull, solid
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
+#: What remains of a colour in a cartoon's outline.
+_INK = 0.4
 #: Where the crop puts a frontal face's chin, and a little more, in crop heights from above.
 _CHIN = 0.78
 
@@ -180,13 +182,17 @@ class Toon:
         degree: 0 a photograph to 1 a cartoon.
         tone: How many times lighter, darker or redder the person is than their cartoon around each place of the input
             view. A factor, so that dark lines and pupils stay dark. [B, 3, S, S]
+        outline: Whether a line is drawn around it. A line belongs to a view, not to a surface: G has none to draw.
     """
 
     degree: float
     tone: Tensor
+    outline: bool = False
 
     @classmethod
-    def of(cls, lifted: LiftedResidual, drawn: Layer, degree: float, *, most: float = 1.6) -> Toon:
+    def of(
+        cls, lifted: LiftedResidual, drawn: Layer, degree: float, *, outline: bool = False, most: float = 1.6
+    ) -> Toon:
         """Of the cartoon at the input view; `most` bounds the factor, and it holds as far as the degree goes."""
         reach = drawn.color.shape[-1] // 5 | 1
         trust = lifted.confidence * solid(drawn.alpha) + 1e-4
@@ -195,7 +201,16 @@ class Toon:
             for values in (lifted.image, drawn.color / drawn.alpha.clamp_min(0.5))
         )
         tone = ((seen + 1e-6) / (painted + 1e-6)).clamp(1 / most, most)
-        return cls(degree, torch.lerp(torch.ones_like(tone), tone, degree))
+        return cls(degree, torch.lerp(torch.ones_like(tone), tone, degree), outline)
+
+    def outlined(self, drawn: Layer) -> Layer:
+        """The head with a clear outline and a line inside it, as far as the degree goes."""
+        if not self.outline:
+            return drawn
+        inside, line = contour(drawn.alpha)
+        alpha = torch.lerp(drawn.alpha, inside, self.degree)
+        ink = 1 - (1 - _INK) * self.degree * line
+        return replace(drawn, color=drawn.color / drawn.alpha.clamp_min(1e-3) * alpha * ink, alpha=alpha)
 
 
 class ResidualLift:
@@ -265,13 +280,16 @@ class ResidualLift:
             added = self._blended(self.blender, reading, lifted.camera, camera)
         if change is not None:
             added = added * torch.lerp(torch.ones_like(reading.weight), reading.shade, reading.weight)
-        hull, color = reading.hull, target.color
+        hull = reading.hull
         if toon is not None:
+            target = toon.outlined(target)
             hull = torch.lerp(hull, torch.ones_like(hull), toon.degree)
             added = (1 - toon.degree) * added
-            color = color * sample_map(toon.tone, reading.uv).view_as(color)
+            # Past the crop's border the tone is that at the border.
+            tone = sample_map(toon.tone, nearest_in_image(reading.uv, target.color.shape[-1]))
+            target = replace(target, color=target.color * tone.view_as(target.color))
         alpha = target.alpha * hull
-        head = color * hull + alpha * added
+        head = target.color * hull + alpha * added
         picture = head + (1 - alpha) * self._surroundings(lifted, camera, target.depth.shape[-1], change, toon)
         return 2 * picture.clamp(0, 1) - 1, alpha
 
@@ -358,8 +376,7 @@ class ResidualLift:
         if toon is not None:
             shown = _drawn_board(shown, toon.degree)
         # Past the crop's border the foreground goes on for a little: shoulders and hair must not end in a straight cut.
-        edge = 0.5 / shown.shape[-1]
-        nearest = uv.clamp(edge, 1 - edge)
+        nearest = nearest_in_image(uv, shown.shape[-1])
         beyond = (uv - nearest).abs().amax(dim=-1).view(-1, 1, size, size)
         board = sample_map(shown, nearest).view(-1, 4, size, size)
         matte = board[:, 3:] * (1 - beyond / self.config.margin).clamp(0, 1)

@@ -104,7 +104,7 @@ def load_inverter(name: str = "starter", *, device: str = "cpu", toon: float = 0
         resolution=spec.resolution,
         local=local_of(bundle, generator) if local else None,
         blender=blender_of(bundle),
-        toon=ToonGenerator(generator, toon_tensors(bundle, generator), toon) if toon else None,
+        toon=toon_generator_of(bundle, generator, toon) if toon else None,
     )
     return inverter.eval().requires_grad_(False).to(device)
 
@@ -176,7 +176,7 @@ def paper_inverter_of(bundle: Bundle, *, toon: float = 0.0) -> PaperInverter:
         orbit_of(spec.generator),
         local,
         directions=directions_of(bundle),
-        toon=ToonGenerator(generator, toon_tensors(bundle, generator), toon) if toon else None,
+        toon=toon_generator_of(bundle, generator, toon) if toon else None,
     )
     return inverter.eval().requires_grad_(False)
 
@@ -258,18 +258,20 @@ def directions_of(bundle: Bundle) -> dict[str, Tensor]:
     return found
 
 
-def toon_tensors(bundle: Bundle, generator: Generator) -> dict[str, Tensor]:
-    """The tensors in which the cartoon drawing copy of a bundle's generator differs, in the order of its layers.
+def toon_generator_of(bundle: Bundle, generator: Generator, degree: float) -> ToonGenerator:
+    """What draws cartoons of a bundle already read, `degree` of the way from its generator.
 
     Raises:
         ModelError: There are none, or tensors that the generator does not have.
     """
     require_toon(bundle.folder, bundle.spec)
+    assert bundle.spec.toon is not None
     tensors = _tensors(bundle, TOON_FILE)
     assert isinstance(generator, nn.Module)
     expected = generator.state_dict()
     _compare(bundle.folder / TOON_FILE, {k: v for k, v in expected.items() if k in tensors}, tensors)
-    return {key: tensors[key] for key in expected if key in tensors}
+    layers = {key: tensors[key] for key in expected if key in tensors}  # coarse to fine
+    return ToonGenerator(generator, layers, degree, outline=bundle.spec.toon.outline)
 
 
 def _tensors(bundle: Bundle, file: str) -> dict[str, Tensor]:

@@ -56,6 +56,31 @@ def flat_areas(image: Tensor, *, rounds: int = 2) -> Tensor:
     return image
 
 
+def contour(alpha: Tensor) -> tuple[Tensor, Tensor]:
+    """The clear outline of a head whose rim is soft, and a line along it, just inside.
+
+    Where a head ends is asked of its near and of its wider surroundings alike, so that a lone wisp of hair gets no
+    outline of its own and a gap in the hair none either.
+
+    Args:
+        alpha: Opacity. [B, 1, S, S]
+
+    Returns:
+        Opacity that is 0 or 1 but for a pixel's width, and the line, 0..1, of some 2 px of 256. [B, 1, S, S] each
+    """
+    size = alpha.shape[-1]
+    near, wide = (box_mean(box_mean(alpha, side), side) for side in (size // 36 | 1, size // 10 | 1))
+    shape = F.pad((near + wide) / 2, (1, 1, 1, 1), mode="replicate")
+    across = (shape[..., 1:-1, 2:] - shape[..., 1:-1, :-2]) / 2
+    along = (shape[..., 2:, 1:-1] - shape[..., :-2, 1:-1]) / 2
+    slope = (across.square() + along.square()).sqrt()
+    flat = 2.56 / size  # a rim so soft has no place
+    depth = (shape[..., 1:-1, 1:-1] - 0.5) / slope.clamp_min(flat)  # pixels into the head
+    inside = (depth + 0.5).clamp(0, 1)
+    line = inside * (size / 128 + 0.3 - depth).clamp(0, 1) * (slope / (2 * flat) - 0.5).clamp(0, 1)
+    return inside, line
+
+
 def push_pull(values: Tensor, weight: Tensor) -> Tensor:
     """Fill where the weight is small with a smooth continuation of where it is large (image pyramid).
 

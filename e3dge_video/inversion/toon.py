@@ -22,11 +22,12 @@ class ToonGenerator(nn.Module):
         photo: G; left as it is.
         toon: The tensors of G's state that differ in its cartoon drawing copy.
         degree: 0 draws photographs, 1 cartoons.
+        outline: Whether these cartoons have a line around the head.
     """
 
-    def __init__(self, photo: Generator, toon: Mapping[str, Tensor], degree: float) -> None:
+    def __init__(self, photo: Generator, toon: Mapping[str, Tensor], degree: float, *, outline: bool = False) -> None:
         super().__init__()
-        self.degree = degree
+        self.degree, self.outline = degree, outline
         self.generator: Generator = blended(photo, toon, degree)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -37,12 +38,30 @@ _FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def softplus(x: Tensor) -> Tensor:
     """log(1 + exp(x)) within 6e-7. Overwrites x on a CPU where no gradient is asked for. Any shape
 
-    There, log1p is the slow part of torch's own.
+    On a CPU log1p is the slow part of torch's own.
     """
-    if x.device.type != "cpu" or needs_gradient(x):
+    if x.device.type != "cpu":
         return F.softplus(x)
+    return _Softplus.apply(x) if needs_gradient(x) else _softplus_into(x)
+
+
+def _softplus_into(x: Tensor) -> Tensor:
     rest = x.abs().sigmoid_().log_()  # log(1 / (1 + exp(−|x|)))
     return x.clamp_min_(0).sub_(rest)
+
+
+class _Softplus(torch.autograd.Function):
+    """`softplus` of an x that stays; its derivative is the sigmoid. Half precision is left inside."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return _softplus_into(x.to(torch.promote_types(x.dtype, torch.float32), copy=True)).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return gradient * x.sigmoid()
 
 
 def bias_act(

@@ -54,6 +54,7 @@ class PackRun:
         directions: Sizes of the direction estimates.
         toon: Folder of the last run of G's cartoon drawing copy; None: the bundle has none.
         toon_style: What its cartoons look like, in words.
+        toon_outline: Whether they have a line around the head.
         local: Folder of the local branch's last run; None: the bundle has none.
         blend: Folder of the run of the lift's learned part; None: the bundle has none.
         base: An existing bundle that is taken over as it is and only gets the parts from `toon` on; the runs of the
@@ -71,6 +72,7 @@ class PackRun:
     directions: DirectionConfig = field(default_factory=DirectionConfig)
     toon: Path | None = None
     toon_style: str = "cartoons"
+    toon_outline: bool = False
     local: Path | None = None
     blend: Path | None = None
     base: Path | None = None
@@ -160,7 +162,7 @@ def _extended(run: PackRun, base: Path, folder: Path) -> BundleSpec:
         photo = generator_of(read_bundle(base))
         assert isinstance(photo, nn.Module)
         provenance = {**notes, "run": history(run.toon, "generator", of_bundles=False)}
-        toon = ToonSpec(run.toon_style, run.licence)
+        toon = ToonSpec(run.toon_style, run.licence, run.toon_outline)
         add_toon(base, folder, photo.state_dict(), averaged(run.toon)["generator"], toon, provenance)
     return read_spec(folder)
 

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from e3dge_video.config.load import to_mapping
 from e3dge_video.errors import ConfigError, ModelError
-from e3dge_video.geometry.cameras import EG3D_PIVOT
 from e3dge_video.inversion.load import generator_of, load_inverter
 from e3dge_video.models.discriminators import DualDiscriminator
 from e3dge_video.models.generators.base import Generator
-from e3dge_video.models.generators.eg3d.generator import EG3D
 from e3dge_video.training.judges import first_judge
 from e3dge_video.training.loop import LoopConfig, begin, train
 from e3dge_video.training.runs import load_weights
@@ -26,8 +24,6 @@ from e3dge_video.training.toon_stage import ToonConfig, ToonStage
 from e3dge_video.weights.bundle import TOON_FILE, BundleSpec, ToonSpec, extend_bundle, read_bundle, require_encoders
 from e3dge_video.weights.catalog import find_bundle
 
-#: Multiply-free rule of StyleGAN2: channels times size, up to a widest number of channels.
-_CHANNELS_BY_SIZE = 8192
 #: A generator that leaves places emptier than this draws heads alone.
 _SOLID = 0.5
 
@@ -41,6 +37,7 @@ class ToonRun:
         pictures: Folder of cartoon faces.
         style: What they look like, in words; `models info` shows it.
         licence: Licence of the result.
+        outline: Whether the style has a line around the head, which is then drawn in every view.
         discriminator: Folder of an earlier such run whose discriminator goes on; None: it begins as the one that G was
             trained against, if the bundle holds it, otherwise at nothing, and learns alone for `stage.warm_up` steps,
             which come before the generator's own.
@@ -50,6 +47,7 @@ class ToonRun:
     model: str = "starter"
     style: str = "cartoons"
     licence: str = "that of the model and of the pictures"
+    outline: bool = False
     discriminator: Path | None = None
     stage: ToonConfig = field(default_factory=ToonConfig)
     loop: LoopConfig = field(
@@ -82,15 +80,14 @@ def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
     with torch.no_grad():
         pictures = read_toon_pictures(run.pictures, bundle.spec.resolution, bundle.spec.crop, matte)
     first = first_judge(bundle)
-    channels, group = _channels(bundle.spec.resolution, run.stage.widest), math.gcd(run.stage.batch, 4)
+    channels, group = discriminator_channels(bundle.spec.resolution, run.stage), math.gcd(run.stage.batch, 4)
     discriminator = first.network or DualDiscriminator(channels, camera_dim=0, group=group)
     if run.discriminator is None:
         first.announce()
     else:
         earlier = {"discriminator": _earlier_discriminator(run.discriminator)}
         load_weights(discriminator, earlier, "discriminator", run.discriminator)
-    pivot = EG3D_PIVOT if isinstance(generator, EG3D) else (0.0, 0.0, 0.0)
-    stage = ToonStage(generator, discriminator, pictures.images, pivot, run.stage)
+    stage = ToonStage(generator, discriminator, pictures.images, run.stage)
     notes = {"first discriminator": first.origin if run.discriminator is None else "that of an earlier run"}
     figures = train(stage, run.loop, folder, resolved=to_mapping(run) | first.options, notes=notes)
     averages = torch.load(folder / "averaged.pt", map_location="cpu", weights_only=True)
@@ -101,7 +98,7 @@ def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
         "options": {"stage": to_mapping(run.stage), "loop": to_mapping(run.loop)},
         "figures": figures,
     }
-    spec = ToonSpec(run.style, run.licence)
+    spec = ToonSpec(run.style, run.licence, run.outline)
     add_toon(base, folder / "bundle", photo.state_dict(), averages["generator"], spec, provenance)
     return figures | {"pictures": float(len(pictures.images)), "aligned": float(pictures.aligned)}
 
@@ -153,11 +150,15 @@ def draws_heads_alone(generator: Generator) -> bool:
     return float(alpha.flatten().quantile(0.02)) < _SOLID
 
 
-def _channels(size: int, widest: int) -> list[int]:
-    """Channels of a discriminator at 4, 8, … `size` px."""
+def discriminator_channels(size: int, config: ToonConfig) -> list[int]:
+    """Channels of a discriminator at 4, 8, … `size` px, by StyleGAN2's rule.
+
+    Raises:
+        ConfigError: No discriminator is made for pictures of this size.
+    """
     if size < 8 or size & (size - 1):
         raise ConfigError(f"pictures of {size} px cannot be judged; the model's must be of 8, 16, 32, … px")
-    return [min(widest, max(8, _CHANNELS_BY_SIZE >> level)) for level in range(2, size.bit_length())]
+    return [min(config.channel_max, max(8, config.channel_base >> level)) for level in range(2, size.bit_length())]
 
 
 def _earlier_discriminator(folder: Path) -> dict[str, Tensor]:

@@ -11,7 +11,6 @@ The mapping network stays, since codes come from an encoder that keeps its meani
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -37,14 +36,20 @@ class ToonConfig:
     batch: int = 4
     #: Steps in which only the discriminator learns, before the generator's own begin.
     warm_up: int = 100
+    #: The generator's share of the learning rate. EG3D's rate is for 32 pictures a step; with few, the discriminator
+    #: must be the faster of the two (Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017).
+    generator_rate: float = 0.25
     r1_weight: float = 10.0  # EG3D's gamma
-    r1_every: int = 8  # steps between two penalties, each as much stronger
+    r1_every: int = 16  # steps between two penalties, each as much stronger; as in EG3D
     #: Chance of each disturbance of what the discriminator sees.
     augment: float = 0.4
     #: Standard deviations of the cameras' yaw and pitch, radians.
     yaw: float = 0.3
     pitch: float = 0.15
-    widest: int = 256  # channels of the discriminator at its coarsest sizes
+    #: The discriminator has `channel_base` / size channels, `channel_max` at most. EG3D's, which is 64 times the work
+    #: at fine sizes, has 32768 and 512.
+    channel_base: int = 4096
+    channel_max: int = 128
     examples: int = 6  # codes of the sample sheet
 
 
@@ -56,7 +61,6 @@ class ToonStage:
         discriminator: Judges the final image, or it and the volume-rendered one together. Where cartoons were seen from
             is not known: one that wants a camera is told the frontal one of every picture, drawn or not.
         pictures: Cartoon faces in [-1, 1]. [N, 3, S, S]
-        pivot: The point that cameras turn around, world units.
     """
 
     def __init__(
@@ -64,21 +68,24 @@ class ToonStage:
         generator: Generator,
         discriminator: DualDiscriminator | ImageDiscriminator,
         pictures: Tensor,
-        pivot: tuple[float, float, float],
         config: ToonConfig,
     ) -> None:
         assert isinstance(generator, nn.Module)
         self.network: nn.Module = generator
         self.generator, self.discriminator = generator, discriminator
-        self.pictures, self.pivot, self.config = pictures, pivot, config
+        self.pictures, self.config = pictures, config
 
     def modules(self) -> dict[str, nn.Module]:
         return {"generator": self.network, "discriminator": self.discriminator}
 
     def parameters(self) -> Iterator[nn.Parameter]:
+        for _, group in self.groups():
+            yield from group
+
+    def groups(self) -> list[tuple[float, list[nn.Parameter]]]:
         kept = [part for name, part in self.network.named_modules() if name.split(".")[-1] == "mapping"]
-        yield from parameters_without(self.network, kept)
-        yield from self.discriminator.parameters()
+        drawing = list(parameters_without(self.network, kept))
+        return [(self.config.generator_rate, drawing), (1.0, list(self.discriminator.parameters()))]
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         config = self.config
@@ -110,28 +117,16 @@ class ToonStage:
         return self._pair(self.generator, latents, self._turned(yaw, pitch))
 
     def _pair(self, generator: Generator, latents: Tensor, camera: Camera) -> Tensor:
-        rendered = generator.render(generator.planes(latents), camera)
+        # In few blocks: each adds a gradient of whole planes.
+        rendered = generator.render(generator.planes(latents), camera, block=2048)
         # Half precision cannot be resized with antialiasing.
         rendered = replace(rendered, rgb=rendered.rgb.float(), features=rendered.features.float())
         image = generator.upsample(rendered, latents).float()
         return torch.cat([image, resize_bilinear(rendered.rgb, image.shape[-1])], dim=1)
 
     def _turned(self, yaw: NDArray[np.floating], pitch: NDArray[np.floating]) -> Camera:
-        """The frontal camera turned around the pivot by angles in radians. [B] each"""
-        front = self.generator.frontal_camera()
-        pivot = torch.tensor(self.pivot)
-        poses = []
-        for across, up in zip(yaw, pitch, strict=True):
-            about_y = torch.tensor(
-                [[math.cos(across), 0, math.sin(across)], [0, 1, 0], [-math.sin(across), 0, math.cos(across)]]
-            )
-            about_x = torch.tensor([[1, 0, 0], [0, math.cos(up), math.sin(up)], [0, -math.sin(up), math.cos(up)]])
-            turn = (about_y @ about_x).float()
-            pose = front.cam2world[0].clone()
-            pose[:3, :3] = turn @ pose[:3, :3]
-            pose[:3, 3] = turn @ (pose[:3, 3] - pivot) + pivot
-            poses.append(pose)
-        return Camera(torch.stack(poses), front.intrinsics.expand(len(poses), -1, -1))
+        """The generator's cameras at angles in radians from the frontal one. [B] each"""
+        return self.generator.camera_at(torch.from_numpy(np.stack([yaw, pitch], axis=1).astype(np.float32)))
 
     def _real(self, rng: np.random.Generator) -> Tensor:
         """Pictures and their reduction to the volume rendering's size, stacked; half of them mirrored. [B, 6, S, S]"""

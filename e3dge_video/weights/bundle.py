@@ -76,10 +76,12 @@ class ToonSpec:
     Attributes:
         style: What its cartoons look like, in words.
         licence: Licence of its tensors.
+        outline: Whether a line is to be drawn around the head in every view; G itself cannot.
     """
 
     style: str
     licence: str
+    outline: bool = False
 
 
 @dataclass(frozen=True)

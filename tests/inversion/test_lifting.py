@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions
-from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift
-from e3dge_video.inversion.painting import box_mean, clean_rim, push_pull
+from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift, Toon
+from e3dge_video.inversion.painting import box_mean, clean_rim, contour, push_pull
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
 SIZE, RADIUS = 64, 0.2
@@ -150,6 +150,54 @@ def test_a_wrinkle_takes_the_same_share_of_brighter_skin():
     assert model < 0.7
     assert float((shown[..., 32, 32].mean() + 1) / 2) == pytest.approx(0.85 * 0.9, abs=0.03)
     assert float((shown[..., 20, 32].mean() + 1) / 2) == pytest.approx(0.9, abs=0.02)
+
+
+def test_a_cartoon_keeps_its_tone_past_the_border_of_the_picture():
+    camera = Camera.orbit(0.0, 0.0)
+    # The picture's camera has the ball at its lower border, the other one sees all of it.
+    aside = Camera(camera.cam2world.clone(), camera.intrinsics)
+    aside.cam2world[:, 1, 3] += 0.3
+    drawn = ball(aside, textured=False)
+    toon = Toon.of(lifted(aside), drawn, 1.0)
+    target = ball(camera, textured=False)
+    image, alpha = ResidualLift().render(lifted(aside), target, camera, Change.between(drawn, drawn), toon)
+    head = (image + 1) / 2
+    inside = -F.max_pool2d(-alpha, 5, 1, 2) > 0.99
+    beyond = inside & (torch.arange(SIZE)[:, None] > SIZE // 2)
+    assert beyond.sum() > 100
+    assert head.mean(dim=1, keepdim=True)[beyond].min() > 0.25, "no place of the head may turn black"
+
+
+def test_a_contour_is_clear_lies_inside_and_leaves_small_things_out():
+    size, radius = 128, 40.0
+    rows, columns = torch.meshgrid(torch.arange(size) - 63.5, torch.arange(size) - 63.5, indexing="ij")
+    distance = radius - (rows.square() + columns.square()).sqrt()  # into the head
+    alpha = torch.sigmoid(distance / 1.5)  # some six pixels soft
+    alpha[4:8, 4:8] = 1.0  # a wisp
+    inside, line = contour(alpha[None, None])
+    assert inside[0, 0][distance > 2].min() == 1 and inside[0, 0][distance < -2].max() == 0
+    assert line[0, 0][(distance - 0.6).abs() < 0.2].min() > 0.5
+    assert line[0, 0][(distance < -1) | (distance > 3)].max() == 0
+    assert (line <= inside).all()
+    flat, none = contour(torch.full((1, 1, size, size), 0.5))
+    assert not none.any() and (flat == 0.5).all(), "what has no rim has no line"
+
+
+def test_an_outline_goes_as_far_as_the_degree():
+    camera = Camera.orbit(0.0, 0.0)
+    drawn = ball(camera, textured=False)
+    source = ResidualLift().lift(picture(camera, wall=0.9), drawn.alpha, drawn, camera)
+    change = Change.between(drawn, drawn)
+    pictures = {}
+    for degree in (0.0, 0.5, 1.0):
+        for outline in (False, True):
+            toon = Toon.of(source, drawn, degree, outline=outline)
+            pictures[degree, outline], _ = ResidualLift().render(source, drawn, camera, change, toon)
+    darker = {degree: (pictures[degree, False] - pictures[degree, True]).amax() for degree in (0.5, 1.0)}
+    assert torch.equal(pictures[0.0, True], pictures[0.0, False])
+    assert darker[1.0] > 1.5 * darker[0.5] > 0.05
+    middle = slice(SIZE // 2 - 8, SIZE // 2 + 8)
+    torch.testing.assert_close(pictures[1.0, True][..., middle, middle], pictures[1.0, False][..., middle, middle])
 
 
 def test_residual_steps_back_where_the_edit_changes_the_picture():

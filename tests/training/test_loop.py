@@ -71,6 +71,32 @@ def test_training_learns_logs_and_saves(tmp_path):
     assert not list(tmp_path.glob(".*partial"))
 
 
+def test_a_module_learns_at_a_rate_of_its_own(tmp_path):
+    class TwoLines(LineStage):
+        def __init__(self):
+            super().__init__()
+            self.slow = nn.Linear(1, 1)
+
+        def modules(self):
+            return {"line": self.model, "slow": self.slow}
+
+        def parameters(self):
+            return (p for module in self.modules().values() for p in module.parameters())
+
+        def groups(self):
+            return [(1.0, list(self.model.parameters())), (0.25, list(self.slow.parameters()))]
+
+        def losses(self, step, rng):
+            return {name: 100 * sum(p.sum() for p in module.parameters()) for name, module in self.modules().items()}
+
+    stage = TwoLines()
+    before = [float(p.detach()) for p in stage.parameters()]
+    train(stage, replace(CONFIG, steps=1, warmup_steps=1, decay_from=1.0), tmp_path)
+    # Adam's first step is as long as the rate, whatever the gradient.
+    moved = [b - float(p.detach()) for b, p in zip(before, stage.parameters(), strict=True)]
+    assert moved == pytest.approx([0.1, 0.1, 0.025, 0.025], rel=1e-3)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_killed_run_goes_on_to_the_same_numbers(tmp_path, precision):
     config = replace(CONFIG, precision=precision)

@@ -20,13 +20,13 @@ from e3dge_video.io.images import write_png
 from e3dge_video.models.build import build_generator
 from e3dge_video.models.discriminators import DualDiscriminator
 from e3dge_video.training.loop import LoopConfig, train
-from e3dge_video.training.toon import ToonRun, draws_heads_alone, train_toon
+from e3dge_video.training.toon import ToonRun, discriminator_channels, draws_heads_alone, train_toon
 from e3dge_video.training.toon_pictures import read_toon_pictures
 from e3dge_video.training.toon_stage import ToonConfig, ToonStage
 from e3dge_video.weights.bundle import DISCRIMINATOR_FILE, TOON_FILE, read_bundle, read_spec
 from tests.support.tiny_model import GENERATOR, STYLESDF, give_discriminator, write_tiny_bundle
 
-STAGE = ToonConfig(batch=2, warm_up=2, r1_every=2, widest=16, examples=2)
+STAGE = ToonConfig(batch=2, warm_up=2, r1_every=2, channel_max=16, examples=2)
 LOOP = LoopConfig(steps=5, learning_rate=2e-3, warmup_steps=1, betas=(0.0, 0.99), gradient_clip=0.0, checkpoint_every=2)
 
 
@@ -49,7 +49,7 @@ def stage_of(config: GeneratorConfig, cartoons: Path) -> ToonStage:
     side = config.image_resolution
     pictures = read_toon_pictures(cartoons, side, "eg3d").images
     channels = [8] * (side.bit_length() - 2)
-    return ToonStage(generator, DualDiscriminator(channels, camera_dim=0), pictures, (0.0, 0.0, 0.2), STAGE)
+    return ToonStage(generator, DualDiscriminator(channels, camera_dim=0), pictures, STAGE)
 
 
 def test_pictures_without_a_face_give_their_middle(cartoons: Path) -> None:
@@ -125,7 +125,7 @@ def test_the_command_leaves_a_bundle_that_draws_cartoons(
 ) -> None:
     model = write_tiny_bundle(tmp_path / "tiny")
     options = [f"pictures={cartoons}", f"model={model}", "style=balls", "stage.warm_up=1", "stage.batch=2"]
-    options += ["stage.widest=16", "loop.steps=3", "loop.threads=1"]
+    options += ["stage.channel_max=16", "loop.steps=3", "loop.threads=1"]
     with pytest.raises(SystemExit) as end:
         main(["train", "toon", "--config", "training/toon.yaml", "--out", str(tmp_path / "run"), *options])
     out = capsys.readouterr().out
@@ -138,7 +138,7 @@ def test_the_command_leaves_a_bundle_that_draws_cartoons(
     inverter = load_inverter(str(tmp_path / "run" / "bundle"), toon=1.0)
     assert inverter.toon is not None and inverter.toon.degree == 1.0
     # Its discriminator can go on.
-    run = ToonRun(cartoons, str(model), discriminator=tmp_path / "run", stage=replace(STAGE, widest=16), loop=LOOP)
+    run = ToonRun(cartoons, str(model), discriminator=tmp_path / "run", stage=STAGE, loop=LOOP)
     assert train_toon(run, tmp_path / "further")["pictures"] == 6
     assert read_spec(tmp_path / "further" / "bundle").toon is not None
     with pytest.raises(ConfigError, match="no finished toon run"):
@@ -182,3 +182,11 @@ def test_what_stands_around_a_head_is_asked_of_the_generator() -> None:
     generator.decoder.output.weight.data.zero_()
     generator.decoder.output.bias.data[0] = -50.0
     assert draws_heads_alone(generator)
+
+
+def test_a_discriminator_is_as_wide_as_it_is_asked_to_be() -> None:
+    config = replace(STAGE, channel_base=32768, channel_max=512)
+    assert discriminator_channels(256, config) == [512, 512, 512, 512, 512, 256, 128], "EG3D's"
+    assert discriminator_channels(256, replace(STAGE, channel_base=1024, channel_max=64)) == [64, 64, 64, 32, 16, 8, 8]
+    with pytest.raises(ConfigError, match="pictures of 96 px"):
+        discriminator_channels(96, config)

@@ -28,8 +28,11 @@ def test_only_what_differs_is_stored_and_the_rest_stays(folder: Path, tmp_path: 
     before = read_bundle(folder)
     stored, whole = before.tensors[TOON_FILE], before.tensors[GENERATOR_FILE]
     assert 0 < len(stored) < len(whole) and all((stored[key] != whole[key]).any() for key in stored)
-    again = add_toon(folder, tmp_path, whole, whole | stored, ToonSpec("others", "CC0-1.0"), {"made": "again"})
-    assert again.files == before.spec.files and again.toon == ToonSpec("others", "CC0-1.0")
+    others = ToonSpec("others", "CC0-1.0", outline=True)
+    again = add_toon(folder, tmp_path, whole, whole | stored, others, {"made": "again"})
+    assert again.files == before.spec.files and read_spec(tmp_path).toon == others
+    drawing = e3dge_video.load_inverter(str(tmp_path), toon=0.5).toon
+    assert drawing is not None and drawing.outline
     assert again.provenance["toon"] == {"made": "again"}
     with pytest.raises(ModelError, match="nothing was trained"):
         add_toon(folder, tmp_path, whole, whole, ToonSpec("none", "CC0-1.0"), {})
