@@ -264,8 +264,11 @@ class Personalizer:
         camera = self.frames.camera[chosen]
         return camera if self.own_poses is None else moved(camera, self.own_poses[chosen])
 
-    def _truth(self, chosen: Tensor, known: list[_Surface]) -> tuple[Tensor, Tensor]:
-        """Pictures as the surfaces' renderings would have them, and how much each pixel counts."""
+    def _truth(self, chosen: Tensor, known: list[_Surface], drawn: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures as the surfaces' renderings would have them, and how much each pixel counts.
+
+        Where nothing counts they are what was drawn: coarse scales of the objective look across the edge.
+        """
         image, weight = self.frames.image[chosen], torch.cat([surface.weight for surface in known])
         if self.own_poses is None:
             return image, weight
@@ -275,7 +278,8 @@ class Personalizer:
         )
         rendered_by = Camera(cam2world, intrinsics)
         image, readable = read_at(image, self.frames.matte[chosen], points, rendered_by, self._camera(chosen))
-        return image, weight * readable
+        weight = weight * readable
+        return torch.where(weight > 0, image, drawn.detach()), weight
 
     @torch.no_grad()
     def _surface(self, chosen: Tensor) -> _Surface:
@@ -308,7 +312,7 @@ class Personalizer:
         near = _near(points, frames.camera[chosen], config, random)
         seen = self.tuned.shade(planes, torch.cat([points, near], dim=1))
         image = self.tuned.upsample(_shaded(known, seen, points.shape[1]), latents)
-        loss = self.objective(image, *self._truth(chosen, known)).mean()
+        loss = self.objective(image, *self._truth(chosen, known, image)).mean()
         with torch.no_grad():
             before = self.start.shade(self.start.planes(frames.latents[chosen]), near).density
         held = _opacity(seen.density[:, points.shape[1] :], config) - _opacity(before, config)
