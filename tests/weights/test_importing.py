@@ -314,9 +314,9 @@ def test_a_project_that_is_added_is_asked(tmp_path: Path, monkeypatch: pytest.Mo
             return "netLocal" in foreign.values
 
         @staticmethod
-        def convert(files: Any, boundaries: Any) -> Any:
+        def convert(files: Any, boundaries: Any, discriminator: bool) -> Any:
             assert [f.path for f in files] == [tmp_path / "runner.pt"]
-            return eg3d.convert([read_foreign(file)], boundaries)
+            return eg3d.convert([read_foreign(file)], boundaries, discriminator)
 
     monkeypatch.setattr(importing, "IMPORTERS", (eg3d, Other))
     done = import_model([tmp_path / "runner.pt"], "other")
@@ -401,7 +401,7 @@ def test_a_failed_import_keeps_the_former_model(tmp_path: Path, cache: Path, mon
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("e3dge_video.weights.bundle.save_file", full)
+    monkeypatch.setattr("e3dge_video.weights.bundle.save", full)
     with pytest.raises(ModelError, match=r"No space left on device.*is the disk full"):
         import_model([file], "net", overwrite=True)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
