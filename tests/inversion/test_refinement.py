@@ -124,6 +124,23 @@ def test_a_frame_that_cannot_get_better_stops(generator: Generator) -> None:
     torch.testing.assert_close(found.camera.cam2world[0], camera.cam2world[0])
 
 
+@pytest.mark.parametrize("config", [POSE, CODE], ids=["pose", "pose+code"])
+def test_a_gradient_that_is_no_number_moves_nothing(generator: Generator, config: FrameRefinementConfig) -> None:
+    image, weight, latents, camera = scene(generator, [0.0, 0.1])
+
+    class Broken(Objective):
+        def __call__(self, shown: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+            gate = torch.arange(len(shown), dtype=shown.dtype)  # the root of zero has no slope
+            return super().__call__(shown, truth, weight) + torch.sqrt(gate + 0 * shown.mean(dim=(1, 2, 3)))
+
+    found = refine_frames(generator, image, weight, latents, camera, Broken(), size_of(generator), config)
+    assert bool(
+        found.camera.cam2world.isfinite().all() and found.offset.isfinite().all() and found.loss_after.isfinite().all()
+    )
+    torch.testing.assert_close(found.camera.cam2world[0], camera.cam2world[0])
+    assert float(found.loss_after[1]) < float(found.loss_before[1])
+
+
 def test_the_background_is_not_learned(generator: Generator) -> None:
     image, weight, latents, camera = scene(generator, [0.0, 0.1])
     weight[..., : image.shape[-1] // 2] = 0

@@ -123,6 +123,8 @@ def refine_frames(
             if bool(best.frozen.all()):
                 break
             torch.autograd.backward(loss.sum())
+            for moved in (value.grad for value in (pose, code) if value.grad is not None):
+                torch.nan_to_num_(moved, nan=0.0, posinf=0.0, neginf=0.0)  # such a frame stays; the others go on
             optimizer.step()
             schedule.step()
         else:
