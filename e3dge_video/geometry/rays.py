@@ -68,12 +68,15 @@ def box_limits(rays: Rays, side: float) -> tuple[Tensor, Tensor]:
         Entry and exit as distances along the ray, negative behind its origin; −1 and −2 for a miss. [B, N], [B, N]
     """
     half = side / 2
-    inverse = 1 / rays.directions
+    # An axis that a ray does not move along bounds it not at all, or it misses. Dividing by zero would give the same
+    # limits, but a gradient that is no number.
+    along = rays.directions.abs() < 1e-12
+    inverse = 1 / torch.where(along, 1.0, rays.directions)
     first = (-half - rays.origins) * inverse
     second = (half - rays.origins) * inverse
-    # 0 · inf: the ray runs inside the face's plane, so this axis does not bound it.
-    lower = torch.minimum(first, second).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    upper = torch.maximum(first, second).nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
+    lower = torch.where(along, -torch.inf, torch.minimum(first, second))
+    beside = torch.where(rays.origins.abs() <= half, torch.inf, -torch.inf)
+    upper = torch.where(along, beside, torch.maximum(first, second))
     near, far = lower.amax(dim=-1), upper.amin(dim=-1)
     hit = near <= far
     return torch.where(hit, near, -1.0), torch.where(hit, far, -2.0)

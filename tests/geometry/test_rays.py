@@ -84,3 +84,13 @@ def test_box_limits_of_special_rays(
 ) -> None:
     near, far = box_limits(Rays(torch.tensor([[origin]]), torch.tensor([[direction]])), 1.0)
     assert (float(near), float(far)) == pytest.approx(limits, abs=1e-6)
+
+
+def test_box_limits_have_a_gradient_along_an_axis() -> None:
+    """A ray that does not move along an axis, as in the middle of a straight picture, can be moved all the same."""
+    origin = torch.tensor([[[0.0, 0.1, 2.0]]], requires_grad=True)
+    direction = torch.tensor([[[0.0, 0.0, -1.0]]], requires_grad=True)
+    near, far = box_limits(Rays(origin, direction), 1.0)
+    (near + far).sum().backward()
+    assert origin.grad is not None and origin.grad.tolist() == [[[0.0, 0.0, 2.0]]]
+    assert direction.grad is not None and bool(direction.grad.isfinite().all())
