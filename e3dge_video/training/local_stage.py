@@ -174,13 +174,14 @@ class TwoViews:
             if branch is None:
                 camera = pair.camera[toward]
                 rendered = _in_full(model.generator.render(inverted.planes, camera))
-                image, target = model.generator.upsample(rendered, inverted.latents), model.view(rendered, camera)
+                image = fitted(model.generator.upsample(rendered, inverted.latents), size)
+                target = model.view(rendered, camera)
             else:
                 drawn = self.draw(branch, inverted, pair, toward)
                 image, target = drawn.image, drawn.view
             seen = seen_from(inverted.view, target, by_depth=True)
             seen = F.interpolate(seen.float(), (size, size), mode="nearest") > 0
-            made.append(Shown(view, fitted(image, size), pair.truth[0][order], pair.alpha[0][order], seen))
+            made.append(Shown(view, image, pair.truth[0][order], pair.alpha[0][order], seen))
         return made
 
 
@@ -210,7 +211,7 @@ class LocalStage:
     ) -> None:
         self.views = TwoViews(model, predicted=config.camera == "predicted")
         self.branch, self.pairs, self.loss, self.config, self.rates = branch, pairs, loss, config, rates or {}
-        parts = {**dict(branch.named_children()), **loss.modules()}
+        parts = self._parts()
         for name, rate in self.rates.items():
             if name not in parts or rate < 0:
                 raise ConfigError(
@@ -227,9 +228,13 @@ class LocalStage:
 
     def groups(self) -> list[tuple[float, list[nn.Parameter]]]:
         found: dict[float, list[nn.Parameter]] = {}
-        for name, part in {**dict(self.branch.named_children()), **self.loss.modules()}.items():
+        for name, part in self._parts().items():
             found.setdefault(self.rates.get(name, 1.0), []).extend(part.parameters())
         return [(rate, group) for rate, group in found.items() if rate > 0]
+
+    def _parts(self) -> dict[str, nn.Module]:
+        """What may have a rate of its own."""
+        return {**dict(self.branch.named_children()), **self.loss.modules()}
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         config, branch = self.config, self.branch

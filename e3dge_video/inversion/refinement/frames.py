@@ -16,6 +16,7 @@ from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.inversion.refinement.objective import Objective
+from e3dge_video.inversion.refinement.registration import moved
 from e3dge_video.models.generators.base import Generator, RenderOutput
 
 
@@ -96,8 +97,7 @@ def refine_frames(
         report: Is told each step's number and mean loss.
     """
     with torch.enable_grad():
-        start, focal = camera.pose(), camera.intrinsics
-        pose = torch.zeros_like(start, requires_grad=True)
+        pose = torch.zeros_like(camera.pose(), requires_grad=True)
         code = torch.zeros_like(latents, requires_grad=config.code_lr > 0)
         groups = [{"params": [pose], "lr": config.pose_lr}]
         if config.code_lr > 0:
@@ -107,9 +107,8 @@ def refine_frames(
         fixed = None if config.code_lr > 0 else generator.planes(latents)
 
         def losses() -> Tensor:
-            moved = Camera(Camera.from_pose(start + pose).cam2world, focal)
             planes = generator.planes(latents + code) if fixed is None else fixed
-            rendered = generator.render(planes, moved, resolution=max(1, resolution // config.coarseness))
+            rendered = generator.render(planes, moved(camera, pose), resolution=max(1, resolution // config.coarseness))
             shown = generator.upsample(_enlarged(rendered, resolution), latents + code)
             return objective(shown, image, weight)
 
@@ -123,15 +122,14 @@ def refine_frames(
             if bool(best.frozen.all()):
                 break
             torch.autograd.backward(loss.sum())
-            for moved in (value.grad for value in (pose, code) if value.grad is not None):
-                torch.nan_to_num_(moved, nan=0.0, posinf=0.0, neginf=0.0)  # such a frame stays; the others go on
+            for gradient in (value.grad for value in (pose, code) if value.grad is not None):
+                torch.nan_to_num_(gradient, nan=0.0, posinf=0.0, neginf=0.0)  # such a frame stays; the others go on
             optimizer.step()
             schedule.step()
         else:
             with torch.no_grad():
                 best.take(losses(), pose, code, config.steps, config)
-    found = Camera(Camera.from_pose(start + best.pose).cam2world, focal)
-    return RefinedFrames(found, best.code, best.first, best.loss, best.steps)
+    return RefinedFrames(moved(camera, best.pose), best.code, best.first, best.loss, best.steps)
 
 
 class _Best:

@@ -77,12 +77,10 @@ def between_key_frames(
     result = np.zeros((len(times_s), values.shape[1]))
     for number in np.unique(scene[key_frames]):
         inside, keys = np.flatnonzero(scene == number), np.flatnonzero(scene[key_frames] == number)
-        known = times_s[key_frames[keys]]
-        right = np.clip(np.searchsorted(known, times_s[inside], side="right"), 1, max(len(keys) - 1, 1))
-        left, right = right - 1, np.minimum(right, len(keys) - 1)
-        gap = np.where(right > left, known[right] - known[left], 1.0)
-        share = np.clip((times_s[inside] - known[left]) / gap, 0, 1)[:, None]
-        result[inside] = values[keys[left]] + share * (values[keys[right]] - values[keys[left]])
+        place = np.interp(times_s[inside], times_s[key_frames[keys]], np.arange(len(keys)))  # among the key frames
+        left = place.astype(np.intp)
+        right = np.minimum(left + 1, len(keys) - 1)
+        result[inside] = values[keys[left]] + (place - left)[:, None] * (values[keys[right]] - values[keys[left]])
     return result.reshape(len(times_s), *own.shape[1:])
 
 
