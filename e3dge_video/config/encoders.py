@@ -73,6 +73,9 @@ class LocalBranchConfig:
     #: Which points of the target view count as seen in the reference view: all that project inside it, or those of them
     #: that no other part of the head hides there (depth test).
     visibility: Literal["in_image", "depth"] = "in_image"
+    #: What E_ADA realigns of the residual of edited codes: all of it, as released; or the places that the edit changes.
+    #: A frame's own residual is sharper than a realigned one wherever it still fits.
+    realign: Literal["all", "changed"] = "all"
 
     @property
     def feature_channels(self) -> int:

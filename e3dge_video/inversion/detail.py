@@ -16,9 +16,12 @@ from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import in_image, project, sample_map
+from e3dge_video.inversion.painting import replaced_share, standing_out, widened
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.generators.base import FeatureModulation
 
+#: An edit that changes a place by more than this, against its surroundings, puts something else there (colours: 0..2).
+EDIT_THRESHOLD = 0.35
 #: Difference of distances up to which a point counts as the one that the picture shows, world units.
 DEPTH_TOLERANCE = 0.05
 
@@ -101,15 +104,27 @@ def encode_source(branch: LocalBranch, residual: Tensor, view: View) -> SourceDe
     return SourceDetail(residual, branch.encoder(residual, view.depth) if reads else None, view)
 
 
-def edited_source(branch: LocalBranch, residual: Tensor, view: View, changed: Tensor) -> SourceDetail:
-    """The same of edited codes, whose reconstruction is `view`: E_ADA moves the residual along with the edit (§4.3).
+def edited_source(
+    branch: LocalBranch, residual: Tensor, before: View, after: View, changed: Tensor | None = None
+) -> SourceDetail:
+    """The same of edited codes: E_ADA moves the residual along with the edit (§4.3).
+
+    With `realign: changed` it does so where the edit puts something else; elsewhere the residual, sharper, stays.
 
     Args:
-        changed: Which codes of the batch the edit moved; the others keep their residual as it is. [B]
+        residual: Δ of the picture itself. [B, 3, S, S]
+        before: The global reconstruction that it belongs to.
+        after: That of the edited codes.
+        changed: Which codes of the batch the edit moved; the others keep their residual as it is. None: all. [B]
     """
     if branch.config.mode == "hybrid":
-        residual = torch.where(changed.view(-1, 1, 1, 1), realigned(branch, residual, view), residual)
-    return encode_source(branch, residual, view)
+        share = torch.ones_like(residual[:, :1])
+        if branch.config.realign == "changed":
+            share = replaced_share(widened(standing_out(after.picture - before.picture)), EDIT_THRESHOLD)
+        if changed is not None:
+            share = share * changed.view(-1, 1, 1, 1)
+        residual = torch.lerp(residual, realigned(branch, residual, after).to(residual), share)
+    return encode_source(branch, residual, after)
 
 
 def moved_codes(before: Tensor, after: Tensor) -> Tensor:

@@ -205,8 +205,8 @@ class Inverter(DirectedModel):
             layer = self.layer(planes, latents, camera)
         else:
             view = self.view(self.generator.render(planes, camera, resolution=self.neural_resolution), camera)
-            residual = inversion.local.residual
-            local = edited_source(self.local, residual, view, moved_codes(inversion.latents, latents))
+            residual, moved = inversion.local.residual, moved_codes(inversion.latents, latents)
+            local = edited_source(self.local, residual, inversion.local.view, view, moved)
             layer = self._detailed(planes, latents, camera, residual, local, view)
         return EditedHead(latents, planes, local, layer, Change.between(inversion.layer, layer))
 

@@ -19,7 +19,16 @@ from torch import Tensor
 
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import nearest_in_image, pixel_directions, project, sample_map, unproject
-from e3dge_video.inversion.painting import box_mean, contour, flat_areas, push_pull, solid
+from e3dge_video.inversion.painting import (
+    box_mean,
+    contour,
+    flat_areas,
+    push_pull,
+    replaced_share,
+    solid,
+    standing_out,
+    widened,
+)
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
 #: What remains of a colour in a cartoon's outline.
@@ -111,14 +120,12 @@ class Change:
     def between(cls, before: Layer, after: Layer) -> Change:
         """Of two layers at the same camera."""
         difference = after.color - before.color
-        reach = before.color.shape[-1] // 4 | 1
-        broad = box_mean(difference, reach)
-        color = 2 * (difference - broad).abs().mean(dim=1, keepdim=True)
+        color = 2 * standing_out(difference)
         outline = (after.alpha - before.alpha).abs()
         both = torch.minimum(before.alpha, after.alpha)
         depth = 10 * (after.depth - before.depth).abs() * both
         change = torch.maximum(color, torch.maximum(outline, depth))
-        replaced = F.avg_pool2d(F.max_pool2d(change, 5, 1, 2), 5, 1, 2)
+        replaced = widened(change)
         tone = push_pull(difference, solid(both) * (1 - replaced).clamp(0, 1))
         light = [layer.color.mean(dim=1, keepdim=True) / layer.alpha.clamp_min(0.5) for layer in (before, after)]
         shade = ((light[1] + 0.02) / (light[0] + 0.02)).clamp(0.5, 1)
@@ -299,7 +306,7 @@ class ResidualLift:
         points = unproject(target.depth, camera)
         maps = [lifted.residual, lifted.confidence, lifted.depth, lifted.matte]
         if change is not None:
-            gone = torch.sigmoid(12 * (change.replaced / config.edit_threshold - 1))
+            gone = replaced_share(change.replaced, config.edit_threshold)
             maps += [gone, change.shade, change.replaced]
         seen = torch.cat(maps, dim=1)
 

@@ -35,6 +35,25 @@ def box_mean(values: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
+def standing_out(difference: Tensor) -> Tensor:
+    """How much a change of colour differs from the change around it. [B, C, S, S] → [B, 1, S, S]
+
+    A broad change of tone (greying hair, paler skin) does not stand out, an opened mouth does.
+    """
+    broad = box_mean(difference, difference.shape[-1] // 4 | 1)
+    return (difference - broad).abs().mean(dim=1, keepdim=True)
+
+
+def widened(change: Tensor) -> Tensor:
+    """A change [B, 1, S, S] with the pixels beside it."""
+    return F.avg_pool2d(F.max_pool2d(change, 5, 1, 2), 5, 1, 2)
+
+
+def replaced_share(change: Tensor, threshold: float) -> Tensor:
+    """0 where a change is well below a threshold, 1 where it is well above, one half at it."""
+    return torch.sigmoid(12 * (change / threshold - 1))
+
+
 def flat_areas(image: Tensor, *, rounds: int = 2) -> Tensor:
     """A picture painted in flat areas with clear borders: Kuwahara's filter. [B, 3, S, S]
 

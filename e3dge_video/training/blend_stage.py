@@ -178,7 +178,7 @@ class BlendStage:
         coarse = model.layer(planes, observed.latents, camera)
         lifted = model.lift.lift(image, model.foreground(image, landmarks), coarse, camera)
         edited, change = observed.latents, None
-        if not torch.equal(*pairs.z[0]):
+        if pairs.edited:
             w = model.generator.map(pairs.z[0])
             edited = edited + w.flip(0) - w  # exactly what turns either head into the other
             planes = model.generator.planes(edited)

@@ -2,7 +2,8 @@
 
 E0, E_ξ and G are frozen. The coarse reconstruction, and with it Δ, stands at the camera that E_ξ predicts, as it will
 when a video is inverted; what is drawn is compared at the true camera (§4.4). In two-view training each picture of a
-pair is drawn from the other one's camera with its own codes, and compared with the other picture.
+pair is drawn from the other one's camera with its own codes, and compared with the other picture. Pairs may also be of
+a head and an edit of it: each picture is then drawn with its codes moved by exactly that edit (§4.3).
 
 What the pictures are and what they are compared by is a source of pairs and a loss: rendered heads for the starter, a
 frozen generator's own for the paper.
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.inversion.detail import View, detail_toward, encode_source, seen_from
+from e3dge_video.inversion.detail import View, detail_toward, edited_source, encode_source, seen_from
 from e3dge_video.inversion.portrait import Observation
 from e3dge_video.io.images import to_array
 from e3dge_video.models.encoders.hybrid import LocalBranch
@@ -74,6 +75,9 @@ class LocalStageConfig(StepConfig, HeadTerms):
     """The starter's stage: rendered heads, and how the terms weigh."""
 
     pairs: PairConfig = field(default_factory=PairConfig)
+    #: Pairs of a head and its edit (`train heads --pairs`), and in which share of the steps they are drawn.
+    edits: PairConfig = field(default_factory=lambda: PairConfig(edits=True))
+    edit_share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,23 @@ class Inverted:
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The same with the codes moved by the edit of their pair, as the pictures' own cameras see them.
+
+    Attributes:
+        latents: Moved codes.
+        planes: Their heads.
+        view: Their global reconstruction.
+    """
+
+    latents: Tensor
+    planes: Planes
+    view: View
+
+
+@dataclass(frozen=True)
 class Shown:
-    """Both pictures of a pair, drawn from "source" or "novel" cameras.
+    """Both pictures of a pair, drawn from "source" or "novel" cameras, or as each other's "edited" heads.
 
     Attributes:
         view: Which.
@@ -148,36 +167,61 @@ class TwoViews:
         residual = model.residual(image, model.foreground(image, landmarks), coarse, view)
         return Inverted(latents, planes, residual, view)
 
-    def draw(self, branch: LocalBranch, inverted: Inverted, pairs: ViewPairs, toward: Tensor) -> Drawn:
-        """Every picture of the pairs, from the camera of the one that it goes toward."""
-        generator, camera = self.model.generator, pairs.camera[toward]
+    @torch.no_grad()
+    def moved(self, inverted: Inverted, pairs: ViewPairs) -> Moved:
+        """Codes of both pictures of each pair, moved by exactly what turns their head into the other's."""
+        generator, codes = self.model.generator, pairs.z.flatten(0, 1)
+        w = (codes if codes.ndim == 3 else generator.map(codes)).unflatten(0, (-1, 2))
+        latents = inverted.latents + (w.flip(1) - w).flatten(0, 1)
+        planes, camera = generator.planes(latents), inverted.view.camera
+        return Moved(latents, planes, self.model.view(_in_full(generator.render(planes, camera)), camera))
+
+    def draw(
+        self, branch: LocalBranch, inverted: Inverted, pairs: ViewPairs, toward: Tensor, moved: Moved | None = None
+    ) -> Drawn:
+        """Every picture of the pairs, from the camera of the one that it goes toward.
+
+        Args:
+            branch: Local detail.
+            inverted: The pictures.
+            pairs: What they are.
+            toward: Number of the other picture for each of them. [2P]
+            moved: Their edits, to be drawn instead.
+        """
+        generator, camera, head = self.model.generator, pairs.camera[toward], moved or inverted
         with torch.no_grad():
-            coarse = _in_full(generator.render(inverted.planes, camera))
+            coarse = _in_full(generator.render(head.planes, camera))
             target = self.model.view(coarse, camera)
-        source = encode_source(branch, inverted.residual, inverted.view)
+        if moved is None:
+            source = encode_source(branch, inverted.residual, inverted.view)
+        else:
+            source = edited_source(branch, inverted.residual, inverted.view, moved.view)
         detail = detail_toward(branch, inverted.residual, source, target)
-        rendered = _in_full(generator.render(inverted.planes, camera, modulation=detail))
-        whole = generator.upsample(rendered, inverted.latents).float()
+        rendered = _in_full(generator.render(head.planes, camera, modulation=detail))
+        whole = generator.upsample(rendered, head.latents).float()
         aligned = None if detail.aligned_residual is None else detail.aligned_residual.float()
         return Drawn(fitted(whole, pairs.truth.shape[-1]), whole, rendered.rgb, coarse, target, aligned)
 
     @torch.no_grad()
     def pictures(self, pair: ViewPairs, branch: LocalBranch | None) -> list[Shown]:
-        """Both pictures of one pair from their own cameras, then from each other's.
+        """Both pictures of one pair from their own cameras, then from each other's; of an edit, as each other's head.
 
         Args:
+            pair: One pair.
             branch: Local detail; None: the global reconstruction.
         """
         model, inverted, made, size = self.model, self.invert(pair), [], pair.truth.shape[-1]
-        for view, order in (("source", [0, 1]), ("novel", [1, 0])):
+        moved = self.moved(inverted, pair) if pair.edited else None
+        head = moved or inverted
+        for view, order in {"edited": [1, 0]}.items() if moved else {"source": [0, 1], "novel": [1, 0]}.items():
             toward = torch.tensor(order, device=pair.truth.device)
             if branch is None:
                 camera = pair.camera[toward]
-                rendered = _in_full(model.generator.render(inverted.planes, camera))
-                image = fitted(model.generator.upsample(rendered, inverted.latents), size)
+                rendered = _in_full(model.generator.render(head.planes, camera))
+                image = fitted(model.generator.upsample(rendered, head.latents), size)
                 target = model.view(rendered, camera)
             else:
-                drawn = self.draw(branch, inverted, pair, toward)
+                drawn = self.draw(branch, inverted, pair, toward, moved)
                 image, target = drawn.image, drawn.view
             seen = seen_from(inverted.view, target, by_depth=True)
             seen = F.interpolate(seen.float(), (size, size), mode="nearest") > 0
@@ -195,6 +239,8 @@ class LocalStage:
         loss: What they are compared by.
         config: What one step draws.
         rates: Learning rates of parts over the loop's, 1 unless given; 0: not trained.
+        edits: Pairs of heads and their edits, if the branch is to learn from those, too.
+        edit_share: In which share of the steps.
 
     Raises:
         ConfigError: A rate of a part that there is not, or below 0.
@@ -208,7 +254,10 @@ class LocalStage:
         loss: LocalLoss,
         config: StepConfig,
         rates: Mapping[str, float] | None = None,
+        edits: PairSource | None = None,
+        edit_share: float = 0.0,
     ) -> None:
+        self.edits, self.edit_share = edits, edit_share
         self.views = TwoViews(model, predicted=config.camera == "predicted")
         self.branch, self.pairs, self.loss, self.config, self.rates = branch, pairs, loss, config, rates or {}
         parts = self._parts()
@@ -241,38 +290,47 @@ class LocalStage:
         branch.train()
         for part in self.kept:
             part.eval()
-        pairs = placed(self.pairs.draw(config.heads, rng, step=step), device_of(branch))
+        source = self.pairs
+        if self.edits is not None and rng.random() < self.edit_share:
+            source = self.edits
+        edited, pairs = source is not self.pairs, placed(source.draw(config.heads, rng, step=step), device_of(branch))
         share = config.misfit * torch.from_numpy(rng.random(config.heads)) if config.misfit else None
         inverted = self.views.invert(pairs, share)
         own = torch.arange(len(inverted.latents))
         swap, toward = own ^ 1, own  # the two views of a head lie side by side
-        if config.views == "swapped":
+        if config.views == "swapped" or edited:
             toward = swap
         elif config.views == "both":  # one picture of each head goes to the other's camera, the other stays
             toward = torch.where(own % 2 == int(rng.integers(2)), swap, own)
         toward = toward.to(device_of(branch))
-        drawn = self.views.draw(branch, inverted, pairs, toward)
+        moved = self.views.moved(inverted, pairs) if edited else None
+        drawn = self.views.draw(branch, inverted, pairs, toward, moved)
         with torch.autocast(drawn.image.device.type, enabled=False):
             return self.loss(drawn, _truth(pairs, toward, drawn.neural.shape[-1]), step)
 
     def evaluate(self, modules: Mapping[str, nn.Module]) -> tuple[dict[str, float], NDArray[np.uint8] | None]:
-        """Absolute errors with and without local detail, at the source's view and at the other one."""
+        """Absolute errors with and without local detail: at the source's view, at the other one, and of edits."""
         branch = modules["local"]
         assert isinstance(branch, LocalBranch)
         figures: dict[str, list[float]] = {}
-        rows: list[NDArray[np.uint8]] = []
-        for k in range(self.config.evaluate_heads):
-            pair = placed(self.pairs.held_out(k), device_of(branch))
-            columns = [pair.image[0, 0]]
-            for kind in ("global", "local"):
-                for shown in self.views.pictures(pair, None if kind == "global" else branch):
-                    head = shown.alpha > 0.5
-                    error = ((shown.image - shown.truth).abs() * head).sum() / (3 * head.sum())
-                    figures.setdefault(f"{kind}_{shown.view}", []).append(float(error))
-                    columns += [shown.truth[0], shown.image[0]] if kind == "global" else [shown.image[0]]
-            if k < 8:
-                rows.append(np.concatenate([to_array(column) for column in columns], axis=1))
-        return {name: float(np.mean(values)) for name, values in figures.items()}, np.concatenate(rows, axis=0)
+        sheets: list[NDArray[np.uint8]] = []
+        for pairs in (self.pairs, self.edits):
+            if pairs is None:
+                continue
+            rows: list[NDArray[np.uint8]] = []
+            for k in range(self.config.evaluate_heads):
+                pair = placed(pairs.held_out(k), device_of(branch))
+                columns = [pair.image[0, 0]]
+                for kind in ("global", "local"):
+                    for shown in self.views.pictures(pair, None if kind == "global" else branch):
+                        head = shown.alpha > 0.5
+                        error = ((shown.image - shown.truth).abs() * head).sum() / (3 * head.sum())
+                        figures.setdefault(f"{kind}_{shown.view}", []).append(float(error))
+                        columns += [shown.truth[0], shown.image[0]] if kind == "global" else [shown.image[0]]
+                if k < 8:
+                    rows.append(np.concatenate([to_array(column) for column in columns], axis=1))
+            sheets.append(np.concatenate(rows, axis=0))
+        return {name: float(np.mean(values)) for name, values in figures.items()}, np.concatenate(sheets, axis=1)
 
 
 def _truth(pairs: ViewPairs, toward: Tensor, size: int) -> Truth:

@@ -208,7 +208,17 @@ def train_local(run: LocalRun, folder: Path) -> dict[str, float]:
     branch = LocalBranch(run.branch, model.generator.feature_width)
     if run.init is not None:
         take_over(branch, run.init)
-    stage = LocalStage(model, branch, HeadViewPairs(run.stage.pairs), HeadLoss(run.stage), run.stage)
+    options = run.stage
+    edits = HeadViewPairs(options.edits) if options.edit_share else None
+    stage = LocalStage(
+        model,
+        branch,
+        HeadViewPairs(options.pairs),
+        HeadLoss(options),
+        options,
+        edits=edits,
+        edit_share=options.edit_share,
+    )
     return train(stage, run.loop, folder, resolved=to_mapping(run), foundation=foundation_of(model))
 
 

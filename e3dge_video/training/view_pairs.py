@@ -51,6 +51,11 @@ class ViewPairs:
     neural: Tensor | None = None
     whole: Tensor | None = None
 
+    @property
+    def edited(self) -> bool:
+        """Whether the second picture of each pair shows an edit of the first one's head."""
+        return not torch.equal(self.z[:, 0], self.z[:, 1])
+
 
 class PairSource(Protocol):
     """Where pairs come from."""

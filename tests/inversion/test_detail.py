@@ -16,11 +16,13 @@ from e3dge_video.geometry.projection import project, unproject
 from e3dge_video.inversion.detail import (
     DEPTH_TOLERANCE,
     LocalDetail,
+    SourceDetail,
     View,
     detail_toward,
     edited_source,
     encode_source,
     normalised_depth,
+    realigned,
 )
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.generators.base import FeatureModulation, RenderOutput
@@ -186,12 +188,30 @@ def test_visibility_by_depth_hides_what_the_head_covers() -> None:
 
 
 def test_edits_realign_only_where_there_is_an_aligner() -> None:
-    changed, same = torch.tensor([True]), torch.tensor([False])
-    moved = edited_source(branch("hybrid"), residual(), view(FRONT), changed)
-    assert torch.equal(edited_source(branch("hybrid"), residual(), view(FRONT), same).residual, residual())
-    assert not torch.equal(moved.residual, residual())
-    assert torch.equal(edited_source(branch("projected"), residual(), view(FRONT), changed).residual, residual())
-    assert edited_source(branch("aligned"), residual(), view(FRONT), changed).features is None
+    def edited(mode: Mode, changed: bool) -> SourceDetail:
+        return edited_source(branch(mode), residual(), view(FRONT), view(FRONT), torch.tensor([changed]))
+
+    assert not torch.equal(edited("hybrid", True).residual, residual())
+    assert torch.equal(edited("hybrid", False).residual, residual())
+    assert torch.equal(edited("projected", True).residual, residual())
+    assert edited("aligned", True).features is None
+
+
+def test_a_residual_stays_where_an_edit_changes_nothing() -> None:
+    """One quarter shows something else, and everything is a little brighter: only that quarter is realigned."""
+    before, made = view(FRONT), LocalBranch(replace(CONFIG, mode="hybrid", realign="changed"), 8).eval()
+    picture, half = 0.5 * before.picture, before.picture.shape[-1] // 2
+    new = 0.1 * torch.ones_like(picture)
+    stripes = torch.arange(half) // 2 % 2 * 2.0 - 1
+    new[..., :half, :half] += stripes
+    before, after = replace(before, picture=picture), replace(before, picture=picture + new)
+    with torch.no_grad():
+        shown, whole = edited_source(made, residual(), before, after).residual, realigned(made, residual(), after)
+    inside, outside = half // 2, half + half // 2
+    torch.testing.assert_close(shown[..., :inside, :inside], whole[..., :inside, :inside], rtol=0, atol=1e-3)
+    own = residual()[..., outside:, outside:]
+    torch.testing.assert_close(shown[..., outside:, outside:], own, rtol=0, atol=1e-3)
+    assert float((whole[..., outside:, outside:] - own).abs().mean()) > 0.05
 
 
 def test_gradients_reach_the_whole_branch() -> None:

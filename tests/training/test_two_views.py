@@ -134,6 +134,36 @@ def test_misfit_leaves_more_to_the_residual(model: Inverter, tiny_heads: Path) -
     assert made[0] != made[1]
 
 
+def test_edits_are_learned_from_pairs_of_them(model: Inverter, tiny_heads: Path, edited_heads: Path) -> None:
+    """Each picture is drawn with its codes moved by exactly the edit, and should look like the other one."""
+    edits, generator = pairs(edited_heads, edits=True), model.generator
+    pair, views = edits.held_out(0), TwoViews(model)
+    inverted = views.invert(pair)
+    moved = views.moved(inverted, pair)
+    w = generator.map(pair.z[0])
+    torch.testing.assert_close(moved.latents - inverted.latents, w.flip(0) - w, rtol=0, atol=1e-5)
+    again = views.moved(replace(inverted, latents=moved.latents), replace(pair, z=pair.z.flip(1)))
+    torch.testing.assert_close(again.latents, inverted.latents, rtol=0, atol=1e-5)
+    (shown,) = views.pictures(pair, None)
+    assert shown.view == "edited" and torch.equal(shown.truth, pair.truth[0].flip(0))
+
+    torch.manual_seed(0)
+    branch = LocalBranch(replace(BRANCH, mode="hybrid", realign="changed"), generator.feature_width)
+    config = LocalStageConfig(heads=1, evaluate_heads=1)
+    made = {}
+    for share in (0.0, 1.0):
+        stage = LocalStage(
+            model, branch, pairs(tiny_heads), HeadLoss(config), config, edits=edits if share else None, edit_share=share
+        )
+        made[share] = stage.losses(0, np.random.default_rng(1))
+        torch.stack(list(made[share].values())).sum().backward()
+    assert set(made[0.0]) == set(made[1.0]) and float(made[0.0]["image"]) != float(made[1.0]["image"])
+    assert all(p.grad is None for p in model.parameters())
+    figures, sheet = stage.evaluate({"local": branch.eval()})
+    shown_as = {f"{kind}_{view}" for kind in ("global", "local") for view in ("source", "novel", "edited")}
+    assert set(figures) == shown_as and sheet is not None and sheet.shape == (64, (7 + 4) * 64, 3)
+
+
 def test_a_branch_goes_into_the_bundle_that_it_was_trained_behind(tiny_heads: Path, tmp_path: Path) -> None:
     base, other = write_tiny_bundle(tmp_path / "base"), write_tiny_bundle(tmp_path / "other", seed=1)
     branch = replace(BRANCH, mode="projected")
