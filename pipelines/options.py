@@ -34,7 +34,7 @@ class RefineOptions:
     mode: RefineMode = "none"
     frames: FrameRefinementConfig | None = None
     clip: PersonalizationConfig = field(default_factory=PersonalizationConfig)
-    own_offsets: OwnOffsets = "drop"
+    own_offsets: OwnOffsets = "interpolate"
     metrics: MetricFiles = field(default_factory=MetricFiles)
 
     @property

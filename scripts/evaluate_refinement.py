@@ -3,8 +3,9 @@
     python scripts/evaluate_refinement.py talk.mp4 other.mp4 --modes none E1 pose pose+code clip --out refinement
 
 `none` is the global reconstruction alone; `E1` lets the model's local branch add to it. Modes that begin with `clip`
-tune a generator to the clip: `clip` as `--refine clip` does; `clip-codes`, `-poses` and `-both` with own offsets of key
-frames, which are dropped or, with `-between`, carried to the frames between them.
+tune a generator to the clip: `clip` as `--refine clip` does, that is `clip-codes-between`; `clip-shared` without own
+offsets of key frames, `clip-codes`, `-poses` and `-both` with, which are dropped or, with `-between`, carried to the
+frames between them.
 
 For every clip and mode it prints, and writes to OUT.json:
 
@@ -64,15 +65,16 @@ from e3dge_video.weights.metric_networks import load_recognizer
 
 log = logging.getLogger("evaluate_refinement")
 SIDE_DEG = 20
-CODES: dict[str, Any] = {"own_code_lr": 4e-3}
-POSES: dict[str, Any] = {"own_pose_lr": 1e-3}
+SHARED, CODES = {"own_code_lr": 0.0}, {"own_code_lr": 4e-3}
+POSES, BOTH = {**SHARED, "own_pose_lr": 1e-3}, {**CODES, "own_pose_lr": 1e-3}
 CLIP_MODES = {
     "clip": RefineOptions("clip"),
+    "clip-shared": RefineOptions("clip", clip=PersonalizationConfig(**SHARED)),
     **{
         f"clip-{name}{'-between' if own == 'interpolate' else ''}": RefineOptions(
             "clip", clip=PersonalizationConfig(**rates), own_offsets=own
         )
-        for name, rates in (("codes", CODES), ("poses", POSES), ("both", CODES | POSES))
+        for name, rates in (("codes", CODES), ("poses", POSES), ("both", BOTH))
         for own in get_args(OwnOffsets)
     },
 }

@@ -33,7 +33,9 @@ from tests.support.tiny_model import GENERATOR, STYLESDF
 
 POSE = FrameRefinementConfig(steps=12, pose_lr=5e-3)
 CODE = replace(POSE, code_lr=2e-2)
-CLIP = PersonalizationConfig(key_frames=4, rounds=2, steps=6, batch=2, weight_lr=5e-3, code_lr=5e-3, anchor_points=64)
+CLIP = PersonalizationConfig(
+    key_frames=4, rounds=2, steps=6, batch=2, weight_lr=5e-3, code_lr=5e-3, own_code_lr=0.0, anchor_points=64
+)
 OWN = replace(CLIP, own_code_lr=2e-3, own_pose_lr=1e-3)
 with_and_without_own = pytest.mark.parametrize("clip", [CLIP, OWN], ids=["shared", "own"])
 

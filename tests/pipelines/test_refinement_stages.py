@@ -29,11 +29,11 @@ from tests.support.portraits import Stopping, Studio, differing, result_bytes
 
 VIEWS = (parse_view("15,0"),)
 FRAMES = FrameRefinementConfig(steps=3, pose_lr=5e-3, code_lr=1e-2)
-CLIP = PersonalizationConfig(key_frames=6, rounds=3, steps=2, batch=2, anchor_points=32)
+CLIP = PersonalizationConfig(key_frames=6, rounds=3, steps=2, batch=2, anchor_points=32, own_code_lr=0.0)
 POSE_AND_CODE = {"refine": RefineOptions("pose+code", frames=FRAMES), "views": VIEWS}
 PERSON = {"refine": RefineOptions("clip", clip=CLIP), "views": VIEWS}
 OWN = replace(CLIP, own_code_lr=5e-3, own_pose_lr=2e-3)
-PERSON_OWN = {"refine": RefineOptions("clip", clip=OWN, own_offsets="interpolate"), "views": VIEWS}
+PERSON_OWN = {"refine": RefineOptions("clip", clip=OWN), "views": VIEWS}
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,7 @@ def test_schedule_and_networks_are_part_of_the_keys(studio: Studio, tmp_path: Pa
         assert all(changed[stage] != first[stage] for stage in ("tune1", "tune2", "portrait", "encode"))
     measured = keys(RefineOptions("clip", clip=CLIP, metrics=MetricFiles(perceptual="0" * 64)))
     assert measured["tune1"] != first["tune1"]
-    dropped, between = keys(RefineOptions("clip", clip=OWN)), keys(PERSON_OWN["refine"])  # type: ignore[arg-type]
+    dropped, between = keys(RefineOptions("clip", clip=OWN, own_offsets="drop")), keys(PERSON_OWN["refine"])  # type: ignore[arg-type]
     assert dropped["tune2"] == between["tune2"] and dropped["refined"] != between["refined"], "the tuning serves both"
     frames = keys(RefineOptions("pose", frames=FRAMES)), keys(RefineOptions("pose", frames=replace(FRAMES, steps=4)))
     assert frames[0]["refine"] != frames[1]["refine"] and frames[0]["settle"] == frames[1]["settle"] == first["settle"]

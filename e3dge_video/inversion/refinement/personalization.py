@@ -60,7 +60,7 @@ class PersonalizationConfig:
     anchor_step: float = 0.02  # thickness of the matter whose opacity is compared, world units
     drift_weight: float = 10.0  # relative squared change of the weights
     code_weight: float = 0.01  # squared change of the codes
-    own_code_lr: float = 0.0  # of each key frame's own code offset, beside its scene's; 0: there is none
+    own_code_lr: float = 4e-3  # of each key frame's own code offset, beside its scene's; 0: there is none
     own_code_weight: float = 0.1  # squared own change
     own_pose_lr: float = 0.0  # of each key frame's own pose offset, radians, and world units for the shift; 0: none
     own_pose_weight: float = 0.01  # squared own change, as a share of the limit
