@@ -7,7 +7,8 @@
 inverted from a disturbed picture. A row for the global reconstruction and one for every run of `train local|align`; for
 source and novel view each MAE (range 2) on the head, also where the source shows the place and where it does not, SSIM,
 LPIPS and identity. Without the networks of the latter two, `features` (our structural features, lower is better) and
-`E0` (cosine of E0's codes less their mean) stand in.
+`E0` (cosine of E0's codes less their mean) stand in. With `--edits` (a data set of `train heads --pairs`) also as many
+heads drawn as their exact edit, from the edit's camera: `edited`, `changed` where the edit puts something else.
 
 `clips`: frame A inverted, drawn with the camera and the expression of frame B, more than `--degrees` apart in yaw; MAE
 and SSIM where B shows the head and where it shows the face, of A itself, the global reconstruction, the plain lift, the
@@ -21,6 +22,7 @@ import argparse
 import logging
 from collections.abc import Mapping
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,7 @@ def main() -> None:
     heads, clips = what.add_parser("heads"), what.add_parser("clips")
     heads.add_argument("--data", type=Path, required=True)
     heads.add_argument("--runs", nargs="*", default=[], metavar="NAME=FOLDER")
+    heads.add_argument("--edits", type=Path)
     heads.add_argument("--count", type=int, default=64)
     clips.add_argument("clips", type=Path, nargs="+")
     clips.add_argument("--blend", type=Path, help="run of `train blend`; None: the model's own")
@@ -83,6 +86,9 @@ def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
     """Table 3 on rendered heads."""
     model = load_inverter(arguments.model)
     pairs = HeadViewPairs(PairConfig(data=arguments.data))
+    sources = [pairs]
+    if arguments.edits is not None:
+        sources.append(HeadViewPairs(PairConfig(data=arguments.edits, edits=True)))
     judge, views = Judge(model), TwoViews(model)
     rows: dict[str, LocalBranch | None] = {"global": None}
     for text in arguments.runs:
@@ -92,13 +98,13 @@ def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
     for name, branch in rows.items():
         figures: dict[str, list[float]] = {}
         column = []
-        for k in range(arguments.count):
-            one = pairs.held_out(k)
+        for source, k in product(sources, range(arguments.count)):
+            one = source.held_out(k)
             drawn = views.pictures(one, branch)
             for shown in drawn:
                 for metric, value in judge(shown, one.landmarks[0]).items():
                     figures.setdefault(f"{shown.view} {metric}", []).append(value)
-            if k < 6:
+            if source is pairs and k < 6:
                 column.append(np.concatenate([to_array(shown.image[0]) for shown in drawn], axis=1))
         table[name] = {key: float(np.nanmean(values)) for key, values in figures.items()}
         sheet.append(np.concatenate(column))
@@ -119,7 +125,7 @@ class Judge:
         log.info("perceptual and identity metrics: %s", loss.description)
 
     def __call__(self, shown: Shown, landmarks: Tensor) -> dict[str, float]:
-        """Of pictures over black, judged where the head is; MAE also where the source shows the place and where not."""
+        """Of pictures over black, judged where the head is; MAE also of parts of it."""
         head = (shown.alpha > 0.5).float()
         image, truth = (value * head + head - 1 for value in (shown.image, shown.truth))
         seen, hidden = head * shown.seen, head * ~shown.seen
@@ -129,6 +135,9 @@ class Judge:
             "hidden": masked_error(image, truth, hidden) if hidden.any() else float("nan"),
             "SSIM": float(structural_similarity(image, truth).mean()),
         }
+        if shown.changed is not None:
+            changed = head * shown.changed
+            figures["changed"] = masked_error(image, truth, changed) if changed.any() else float("nan")
         if self.perceptual is None:
             figures["features"] = float(structural_distance(image, truth).mean())
         else:

@@ -120,11 +120,16 @@ def edited_source(
     if branch.config.mode == "hybrid":
         share = torch.ones_like(residual[:, :1])
         if branch.config.realign == "changed":
-            share = replaced_share(widened(standing_out(after.picture - before.picture)), EDIT_THRESHOLD)
+            share = changed_share(before, after)
         if changed is not None:
             share = share * changed.view(-1, 1, 1, 1)
         residual = torch.lerp(residual, realigned(branch, residual, after).to(residual), share)
     return encode_source(branch, residual, after)
+
+
+def changed_share(before: View, after: View) -> Tensor:
+    """How far an edit puts something else in a place of a view, 0..1. [B, 1, S, S]"""
+    return replaced_share(widened(standing_out(after.picture - before.picture)), EDIT_THRESHOLD)
 
 
 def moved_codes(before: Tensor, after: Tensor) -> Tensor:

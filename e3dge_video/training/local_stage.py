@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.inversion.detail import View, detail_toward, edited_source, encode_source, seen_from
+from e3dge_video.inversion.detail import View, changed_share, detail_toward, edited_source, encode_source, seen_from
 from e3dge_video.inversion.portrait import Observation
 from e3dge_video.io.images import to_array
 from e3dge_video.models.encoders.hybrid import LocalBranch
@@ -126,6 +126,7 @@ class Shown:
         truth: What should be. [2, 3, S, S]
         alpha: Opacity of the head in `truth`. [2, 1, S, S]
         seen: Where the inverted pictures show what the global reconstruction has there. [2, 1, S, S]
+        changed: Where the edit puts something else; None: there is none. [2, 1, S, S]
     """
 
     view: str
@@ -133,6 +134,7 @@ class Shown:
     truth: Tensor
     alpha: Tensor
     seen: Tensor
+    changed: Tensor | None = None
 
 
 class TwoViews:
@@ -215,17 +217,20 @@ class TwoViews:
         head = moved or inverted
         for view, order in {"edited": [1, 0]}.items() if moved else {"source": [0, 1], "novel": [1, 0]}.items():
             toward = torch.tensor(order, device=pair.truth.device)
+            camera = pair.camera[toward]
             if branch is None:
-                camera = pair.camera[toward]
                 rendered = _in_full(model.generator.render(head.planes, camera))
                 image = fitted(model.generator.upsample(rendered, head.latents), size)
                 target = model.view(rendered, camera)
             else:
                 drawn = self.draw(branch, inverted, pair, toward, moved)
                 image, target = drawn.image, drawn.view
-            seen = seen_from(inverted.view, target, by_depth=True)
+            changed, seen = None, seen_from(inverted.view, target, by_depth=True)
             seen = F.interpolate(seen.float(), (size, size), mode="nearest") > 0
-            made.append(Shown(view, image, pair.truth[0][order], pair.alpha[0][order], seen))
+            if moved is not None:
+                before = model.view(_in_full(model.generator.render(inverted.planes, camera)), camera)
+                changed = F.interpolate(changed_share(before, target), (size, size)) > 0.5
+            made.append(Shown(view, image, pair.truth[0][order], pair.alpha[0][order], seen, changed))
         return made
 
 
