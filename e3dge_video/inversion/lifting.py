@@ -20,13 +20,14 @@ from torch import Tensor
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import nearest_in_image, pixel_directions, project, sample_map, unproject
 from e3dge_video.inversion.painting import (
+    against_surroundings,
     box_mean,
     contour,
     flat_areas,
     push_pull,
     replaced_share,
+    shifted_share,
     solid,
-    standing_out,
     widened,
 )
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
@@ -110,17 +111,22 @@ class Change:
         tone: Change of colour, continued beyond the head: hair outside the predicted outline greys too. [B, 3, S, S]
         shade: Share of its light that a place keeps where the edit darkens it, 0.5..1. A wrinkle takes a share of the
             light, not an amount: what the person is brighter than the model darkens along. [B, 1, S, S]
+        steady: What takes back an edit that only shifts what is there (the light in an eye, the rim of a brow): the
+            person has it in a place of their own, and would get it twice. [B, 3, S, S]
     """
 
     replaced: Tensor
     tone: Tensor
     shade: Tensor
+    steady: Tensor
 
     @classmethod
     def between(cls, before: Layer, after: Layer) -> Change:
         """Of two layers at the same camera."""
         difference = after.color - before.color
-        color = 2 * standing_out(difference)
+        fine = against_surroundings(difference)
+        shifted = shifted_share(after.color - fine, after.color)
+        color = 2 * (1 - shifted) * fine.abs().mean(dim=1, keepdim=True)
         outline = (after.alpha - before.alpha).abs()
         both = torch.minimum(before.alpha, after.alpha)
         depth = 10 * (after.depth - before.depth).abs() * both
@@ -129,7 +135,7 @@ class Change:
         tone = push_pull(difference, solid(both) * (1 - replaced).clamp(0, 1))
         light = [layer.color.mean(dim=1, keepdim=True) / layer.alpha.clamp_min(0.5) for layer in (before, after)]
         shade = ((light[1] + 0.02) / (light[0] + 0.02)).clamp(0.5, 1)
-        return cls(replaced, tone, torch.lerp(torch.ones_like(shade), shade, solid(both)))
+        return cls(replaced, tone, torch.lerp(torch.ones_like(shade), shade, solid(both)), -shifted * fine)
 
 
 @dataclass(frozen=True)
@@ -304,7 +310,8 @@ class ResidualLift:
         """What the input view says of each place that `camera` sees; arguments as of `render`."""
         size, config = target.depth.shape[-1], self.config
         points = unproject(target.depth, camera)
-        maps = [lifted.residual, lifted.confidence, lifted.depth, lifted.matte]
+        residual = lifted.residual if change is None else lifted.residual + change.steady
+        maps = [residual, lifted.confidence, lifted.depth, lifted.matte]
         if change is not None:
             gone = replaced_share(change.replaced, config.edit_threshold)
             maps += [gone, change.shade, change.replaced]

@@ -35,13 +35,40 @@ def box_mean(values: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(rows, (1, side), 1, (0, side // 2), count_include_pad=False)
 
 
-def standing_out(difference: Tensor) -> Tensor:
-    """How much a change of colour differs from the change around it. [B, C, S, S] → [B, 1, S, S]
+def against_surroundings(difference: Tensor) -> Tensor:
+    """A change of colour less the change around each place. [B, C, S, S]
 
-    A broad change of tone (greying hair, paler skin) does not stand out, an opened mouth does.
+    Of a broad change of tone (greying hair, paler skin) little is left, of an opened mouth nearly all.
     """
-    broad = box_mean(difference, difference.shape[-1] // 4 | 1)
-    return (difference - broad).abs().mean(dim=1, keepdim=True)
+    return difference - box_mean(difference, difference.shape[-1] // 4 | 1)
+
+
+def standing_out(difference: Tensor) -> Tensor:
+    """How much a change of colour differs from the change around it. [B, C, S, S] → [B, 1, S, S]"""
+    return against_surroundings(difference).abs().mean(dim=1, keepdim=True)
+
+
+def shifted_share(before: Tensor, after: Tensor) -> Tensor:
+    """Share of a change of colour that a shift by 1/128 of the picture explains, 0..1. [B, C, S, S] → [B, 1, S, S]
+
+    The light in an eye that moves by two pixels changes much and puts nothing new there. What is shifted has been near
+    before, and what it covers is still near after: a lid that falls is like the skin beside it, but no eye is left.
+    Faint changes (furrows) do not count: almost any is like something beside it.
+    """
+    change = (after - before).abs().mean(dim=1, keepdim=True)
+    far = torch.maximum(_least_difference(before, after), _least_difference(after, before))
+    clear = F.max_pool2d(((change - 0.06) / 0.08).clamp(0, 1), 5, 1, 2)
+    return F.avg_pool2d(clear * (1 - far / change.clamp_min(0.02)).clamp_min(0), 3, 1, 1)
+
+
+def _least_difference(source: Tensor, other: Tensor) -> Tensor:
+    """Of each place of `other` to what `source` has within 1/128 of the picture. [B, 1, S, S]"""
+    size = source.shape[-1]
+    reach = size // 128
+    padded = F.pad(source, (reach,) * 4, mode="replicate")
+    steps = sorted({round(reach * k / 2) for k in range(5)})
+    beside = (padded[..., y : y + size, x : x + size] for y in steps for x in steps)
+    return torch.stack([(other - shifted).abs().mean(dim=1, keepdim=True) for shifted in beside]).amin(dim=0)
 
 
 def widened(change: Tensor) -> Tensor:

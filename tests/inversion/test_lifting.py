@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import pixel_directions
 from e3dge_video.inversion.lifting import Change, Layer, LiftConfig, ResidualLift, Toon
-from e3dge_video.inversion.painting import box_mean, clean_rim, contour, push_pull
+from e3dge_video.inversion.painting import box_mean, clean_rim, contour, push_pull, shifted_share
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 
 SIZE, RADIUS = 64, 0.2
@@ -206,10 +206,50 @@ def test_residual_steps_back_where_the_edit_changes_the_picture():
     some = none.clone()
     some[..., 20:44, 20:44] = 1.5
     tone, shade = torch.zeros(1, 3, SIZE, SIZE), torch.ones(1, 1, SIZE, SIZE)
-    image, _ = ResidualLift().render(lifted(camera), target, camera, Change(some, tone, shade))
-    kept, _ = ResidualLift().render(lifted(camera), target, camera, Change(none, tone, shade))
+    image, _ = ResidualLift().render(lifted(camera), target, camera, Change(some, tone, shade, 0 * tone))
+    kept, _ = ResidualLift().render(lifted(camera), target, camera, Change(none, tone, shade, 0 * tone))
     assert (kept - picture(camera)).abs()[0, :, 31:33, 31:33].mean() < 0.02
     assert (image - picture(camera)).abs()[0, :, 24:40, 24:40].max() > 0.1
+
+
+def test_what_an_edit_only_shifts_stays_where_the_person_has_it():
+    """The light in the model's eye moves by two pixels; the person's own is elsewhere, and shows neither of them."""
+    camera, size, y, x = Camera.orbit(0.0, 0.0), 256, 118, 120
+
+    def layer(eye_at: int, mouth: float) -> Layer:
+        color = torch.full((1, 3, size, size), 0.5)
+        color[..., y - 4 : y + 5, x - 8 : x + 9] = 0.15
+        color[..., y - 1 : y + 2, eye_at : eye_at + 3] = 0.95
+        color[..., 160:172, 116:140] = mouth
+        color[..., 80:82, 100:150] *= 0.95 if mouth < 0.5 else 1  # a furrow
+        return Layer(color, torch.ones(1, 1, size, size), torch.full((1, 1, size, size), 2.7))
+
+    before, after = layer(x, 0.5), layer(x + 2, 0.1)
+    person = torch.full((1, 3, size, size), 0.4)
+    person[..., y - 1 : y + 2, x - 6 : x - 3] = 0.8
+    source = ResidualLift().lift(2 * person - 1, torch.ones(1, 1, size, size), before, camera)
+    change = Change.between(before, after)
+    image, _ = ResidualLift().render(source, after, camera, change)
+    shown = (image + 1) / 2
+    eye = (..., slice(y - 4, y + 5), slice(x - 8, x + 9))
+    mouth, furrow = (..., slice(164, 168), slice(122, 134)), (..., slice(80, 82), slice(110, 140))
+    torch.testing.assert_close(shown[eye], person[eye], rtol=0, atol=0.15)
+    bare, _ = ResidualLift().render(source, after, camera, replace(change, steady=torch.zeros_like(change.steady)))
+    assert float(((bare + 1) / 2 - person)[eye].abs().max()) > 0.4, "or else the light would show twice"
+    assert float(shown[mouth].mean()) < 0.15 and float(change.replaced[mouth].min()) > 0.35
+    torch.testing.assert_close(shown[furrow], person[furrow] * 0.95, rtol=0, atol=0.01)
+
+
+def test_a_lid_that_falls_is_no_shift():
+    """It looks like the skin beside it, but where the eye was, none is left near."""
+    size = 256
+    open_eye = torch.full((1, 3, size, size), 0.6)
+    shut = open_eye.clone()
+    open_eye[..., 114:124, 110:134] = 0.1
+    shut[..., 122:124, 110:134] = 0.1
+    assert float(shifted_share(open_eye, shut)[..., 115:118, 113:131].max()) < 0.05
+    aside = open_eye.roll(2, dims=-1)
+    assert float(shifted_share(open_eye, aside)[..., 116:122, 133:135].min()) > 0.5
 
 
 def test_rim_takes_the_colour_inside_and_the_inside_keeps_its_own():
