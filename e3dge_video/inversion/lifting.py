@@ -125,8 +125,12 @@ class Change:
         """Of two layers at the same camera."""
         difference = after.color - before.color
         fine = against_surroundings(difference)
-        shifted = shifted_share(after.color - fine, after.color)
-        color = 2 * (1 - shifted) * fine.abs().mean(dim=1, keepdim=True)
+        shifted, strength = shifted_share(after.color - fine, after.color), 2 * fine.abs().mean(dim=1, keepdim=True)
+        # Beside a place that shows something new, a shift is part of it: a mouth that smiles is to be seen as a whole.
+        side = shifted.shape[-1] // 10 | 1
+        new = replaced_share(F.max_pool2d((1 - shifted) * strength, side, 1, side // 2), LiftConfig.edit_threshold)
+        shifted = shifted * (1 - new)
+        color = (1 - shifted) * strength
         outline = (after.alpha - before.alpha).abs()
         both = torch.minimum(before.alpha, after.alpha)
         depth = 10 * (after.depth - before.depth).abs() * both
