@@ -1,6 +1,7 @@
 """What local detail is worth: the paper's Table 3 on rendered heads, and frame A drawn as frame B of real clips.
 
     python scripts/evaluate_detail.py heads --data data/heads --runs local=runs/local hybrid=runs/align --out detail
+    python scripts/evaluate_detail.py pairs --data data/heads --edits data/edits --out detail
     python scripts/evaluate_detail.py clips talk.mp4 other.mp4 --blend runs/blend --local runs/align --out detail
 
 `heads`: held-out heads with detail that no code holds (patterns, patches, recoloured hair and clothes), two views each,
@@ -9,6 +10,9 @@ source and novel view each MAE (range 2) on the head, also where the source show
 LPIPS and identity. Without the networks of the latter two, `features` (our structural features, lower is better) and
 `E0` (cosine of E0's codes less their mean) stand in. With `--edits` (a data set of `train heads --pairs`) also as many
 heads drawn as their exact edit, from the edit's camera: `edited`, `changed` where the edit puts something else.
+
+`pairs`: the same held-out heads and edits, by the global reconstruction, the plain lift, the lift with its blend,
+and both on top of E1; MAE and SSIM where picture and truth show nothing but the head.
 
 `clips`: frame A inverted, drawn with the camera and the expression of frame B, more than `--degrees` apart in yaw; MAE
 and SSIM where B shows the head and where it shows the face, of A itself, the global reconstruction, the plain lift, the
@@ -60,24 +64,26 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     what = parser.add_subparsers(dest="what", required=True)
-    heads, clips = what.add_parser("heads"), what.add_parser("clips")
-    heads.add_argument("--data", type=Path, required=True)
+    heads, pairs, clips = (what.add_parser(name) for name in ("heads", "pairs", "clips"))
     heads.add_argument("--runs", nargs="*", default=[], metavar="NAME=FOLDER")
-    heads.add_argument("--edits", type=Path)
-    heads.add_argument("--count", type=int, default=64)
+    for each in (heads, pairs):
+        each.add_argument("--data", type=Path, required=True)
+        each.add_argument("--edits", type=Path)
+        each.add_argument("--count", type=int, default=64)
     clips.add_argument("clips", type=Path, nargs="+")
-    clips.add_argument("--blend", type=Path, help="run of `train blend`; None: the model's own")
-    clips.add_argument("--local", type=Path, help="run of `train align`; None: the model's own")
+    for each in (pairs, clips):
+        each.add_argument("--blend", type=Path, help="run of `train blend`; None: the model's own")
+        each.add_argument("--local", type=Path, help="run of `train align`; None: the model's own")
     clips.add_argument("--seconds", type=Fraction, default=Fraction(8))
     clips.add_argument("--degrees", type=float, default=12)
     clips.add_argument("--pairs", type=int, default=12)
-    for each in (heads, clips):
+    for each in (heads, pairs, clips):
         each.add_argument("--model", default="starter")
         each.add_argument("--threads", type=int, default=2)
         each.add_argument("--out", type=Path, default=Path("detail"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    table = (ablation if arguments.what == "heads" else crossed)(arguments)
+    table = {"heads": ablation, "pairs": lifted, "clips": crossed}[arguments.what](arguments)
     write_json(arguments.out.with_suffix(".json"), table)
 
 
@@ -85,10 +91,8 @@ def main() -> None:
 def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
     """Table 3 on rendered heads."""
     model = load_inverter(arguments.model)
-    pairs = HeadViewPairs(PairConfig(data=arguments.data))
-    sources = [pairs]
-    if arguments.edits is not None:
-        sources.append(HeadViewPairs(PairConfig(data=arguments.edits, edits=True)))
+    sources = pair_sources(arguments.data, arguments.edits)
+    pairs = sources[0]
     judge, views = Judge(model), TwoViews(model)
     rows: dict[str, LocalBranch | None] = {"global": None}
     for text in arguments.runs:
@@ -112,6 +116,45 @@ def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
     truths = [views.pictures(pairs.held_out(k), None) for k in range(min(6, arguments.count))]
     sheet.append(np.concatenate([np.concatenate([to_array(t.truth[0]) for t in one], axis=1) for one in truths]))
     cv2.imwrite(str(arguments.out) + "_heads.png", np.concatenate(sheet, axis=1)[..., ::-1])
+    return table
+
+
+def pair_sources(data: Path, edits: Path | None) -> list[HeadViewPairs]:
+    """Pairs of views, and of edits if there are any."""
+    sources = [HeadViewPairs(PairConfig(data=data))]
+    return sources if edits is None else [*sources, HeadViewPairs(PairConfig(data=edits, edits=True))]
+
+
+@torch.no_grad()
+def lifted(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The lift with and without E1 on held-out pairs: each picture drawn as the other one of its pair."""
+    models = variants(arguments.model, arguments.local, arguments.blend)
+    figures: dict[str, dict[str, list[float]]] = {}
+    for source, k in product(pair_sources(arguments.data, arguments.edits), range(arguments.count)):
+        one = source.held_out(k)
+        camera, truth, whole = one.camera[torch.tensor([1, 0])], one.truth[0].flip(0), one.alpha[0].flip(0) > 0.98
+        kind, made = "edited" if one.edited else "novel", {}
+        for name, model in models.items():
+            inversion = model.invert(one.image[0], landmarks=one.landmarks[0])
+            latents, edited = inversion.latents, None
+            if one.edited:
+                w = model.generator.map(one.z[0])
+                latents = latents + w.flip(0) - w
+                edited = model.edit(inversion, latents)
+            made[name] = model.synthesize(inversion, camera, edited).image
+            if name == "plain lift":
+                planes = inversion.planes if edited is None else edited.planes
+                target = model.layer(planes, latents, camera)
+                made["global"] = 2 * target.color - 1
+        region = (whole & (target.alpha > 0.8)).float()
+        for name, image in made.items():
+            for row in range(2):
+                shown = (image[[row]], truth[[row]], region[[row]])
+                figures.setdefault(name, {}).setdefault(f"{kind} MAE", []).append(masked_error(*shown))
+                figures[name].setdefault(f"{kind} SSIM", []).append(masked_similarity(*shown))
+    table = {name: {key: float(np.mean(values)) for key, values in of.items()} for name, of in figures.items()}
+    for name, values in table.items():
+        log.info("%-16s %s", name, "  ".join(f"{k} {v:.4f}" for k, v in values.items()))
     return table
 
 
