@@ -16,12 +16,10 @@ from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import in_image, project, sample_map
-from e3dge_video.inversion.painting import replaced_share, standing_out, widened
+from e3dge_video.inversion.painting import EDIT_THRESHOLD, replaced_share, standing_out, widened
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.generators.base import FeatureModulation
 
-#: An edit that changes a place by more than this, against its surroundings, puts something else there (colours: 0..2).
-EDIT_THRESHOLD = 0.35
 #: Difference of distances up to which a point counts as the one that the picture shows, world units.
 DEPTH_TOLERANCE = 0.05
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from e3dge_video.geometry.cameras import EG3D_PIVOT, Camera
 from e3dge_video.geometry.projection import nearest_in_image, pixel_directions, project, sample_map, unproject
 from e3dge_video.inversion.painting import (
+    EDIT_THRESHOLD,
     against_surroundings,
     box_mean,
     contour,
@@ -48,7 +49,7 @@ class LiftConfig:
     #: Cosine between viewing ray and surface below which a residual is not trusted (it would be smeared).
     grazing: float = 0.25
     #: An edit that changes a place by more than this replaces what the camera saw there (see `Change`).
-    edit_threshold: float = 0.35
+    edit_threshold: float = EDIT_THRESHOLD
     #: Angle beside the input view from which on nothing of the picture's head is left on the board. [rad]
     turned: float = 0.1
     #: How far beyond the crop's border its foreground is continued, fading out, in crop widths.
@@ -128,7 +129,7 @@ class Change:
         shifted, strength = shifted_share(after.color - fine, after.color), 2 * fine.abs().mean(dim=1, keepdim=True)
         # Beside a place that shows something new, a shift is part of it: a mouth that smiles is to be seen as a whole.
         side = shifted.shape[-1] // 10 | 1
-        new = replaced_share(F.max_pool2d((1 - shifted) * strength, side, 1, side // 2), LiftConfig.edit_threshold)
+        new = replaced_share(F.max_pool2d((1 - shifted) * strength, side, 1, side // 2), EDIT_THRESHOLD)
         shifted = shifted * (1 - new)
         color = (1 - shifted) * strength
         outline = (after.alpha - before.alpha).abs()

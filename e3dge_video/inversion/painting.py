@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+#: An edit that changes a place by more than this, against its surroundings, puts something else there (colours: 0..2).
+EDIT_THRESHOLD = 0.35
+
 
 def solid(alpha: Tensor) -> Tensor:
     """How far a pixel is the head alone, of its opacity: 0 up to 0.7, 1 from 0.95."""
