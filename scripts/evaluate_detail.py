@@ -138,8 +138,7 @@ def lifted(arguments: argparse.Namespace) -> dict[str, Any]:
             inversion = model.invert(one.image[0], landmarks=one.landmarks[0])
             latents, edited = inversion.latents, None
             if one.edited:
-                w = model.generator.map(one.z[0])
-                latents = latents + w.flip(0) - w
+                latents = latents + one.edit_of(model.generator)
                 edited = model.edit(inversion, latents)
             made[name] = model.synthesize(inversion, camera, edited).image
             if name == "plain lift":

@@ -65,8 +65,7 @@ from e3dge_video.weights.metric_networks import load_recognizer
 
 log = logging.getLogger("evaluate_refinement")
 SIDE_DEG = 20
-SHARED, CODES = {"own_code_lr": 0.0}, {"own_code_lr": 4e-3}
-POSES, BOTH = {**SHARED, "own_pose_lr": 1e-3}, {**CODES, "own_pose_lr": 1e-3}
+SHARED, POSES = {"own_code_lr": 0.0}, {"own_pose_lr": 1e-3}
 CLIP_MODES = {
     "clip": RefineOptions("clip"),
     "clip-shared": RefineOptions("clip", clip=PersonalizationConfig(**SHARED)),
@@ -74,7 +73,7 @@ CLIP_MODES = {
         f"clip-{name}{'-between' if own == 'interpolate' else ''}": RefineOptions(
             "clip", clip=PersonalizationConfig(**rates), own_offsets=own
         )
-        for name, rates in (("codes", CODES), ("poses", POSES), ("both", BOTH))
+        for name, rates in (("codes", {}), ("poses", SHARED | POSES), ("both", POSES))
         for own in get_args(OwnOffsets)
     },
 }

@@ -176,10 +176,9 @@ class PaperInverter(DirectedModel):
         planes = self.generator.planes(latents)
         coarse = self.generator.render(planes, inversion.camera)
         detail = None
-        if self.local is not None:
-            before, after = (self.view(rendered, inversion.camera) for rendered in (inversion.coarse, coarse))
-            moved = moved_codes(inversion.latents, latents)
-            detail = edited_source(self.local, inversion.residual, before, after, moved)
+        if self.local is not None and inversion.detail is not None:
+            moved, view = moved_codes(inversion.latents, latents), self.view(coarse, inversion.camera)
+            detail = edited_source(self.local, inversion.residual, inversion.detail.view, view, moved)
         return replace(inversion, latents=latents, planes=planes, coarse=coarse, detail=detail)
 
     def toonify(self, inversion: PaperInversion, latents: Tensor) -> PaperInversion:

@@ -179,8 +179,7 @@ class BlendStage:
         lifted = model.lift.lift(image, model.foreground(image, landmarks), coarse, camera)
         edited, change = observed.latents, None
         if pairs.edited:
-            w = model.generator.map(pairs.z[0])
-            edited = edited + w.flip(0) - w  # exactly what turns either head into the other
+            edited = edited + pairs.edit_of(model.generator)
             planes = model.generator.planes(edited)
             change = Change.between(coarse, model.layer(planes, edited, camera))
         target = model.layer(planes, edited, other)

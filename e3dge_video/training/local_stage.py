@@ -172,9 +172,8 @@ class TwoViews:
     @torch.no_grad()
     def moved(self, inverted: Inverted, pairs: ViewPairs) -> Moved:
         """Codes of both pictures of each pair, moved by exactly what turns their head into the other's."""
-        generator, codes = self.model.generator, pairs.z.flatten(0, 1)
-        w = (codes if codes.ndim == 3 else generator.map(codes)).unflatten(0, (-1, 2))
-        latents = inverted.latents + (w.flip(1) - w).flatten(0, 1)
+        generator = self.model.generator
+        latents = inverted.latents + pairs.edit_of(generator)
         planes, camera = generator.planes(latents), inverted.view.camera
         return Moved(latents, planes, self.model.view(_in_full(generator.render(planes, camera)), camera))
 
@@ -319,23 +318,22 @@ class LocalStage:
         assert isinstance(branch, LocalBranch)
         figures: dict[str, list[float]] = {}
         sheets: list[NDArray[np.uint8]] = []
-        for pairs in (self.pairs, self.edits):
-            if pairs is None:
-                continue
-            rows: list[NDArray[np.uint8]] = []
-            for k in range(self.config.evaluate_heads):
-                pair = placed(pairs.held_out(k), device_of(branch))
-                columns = [pair.image[0, 0]]
-                for kind in ("global", "local"):
-                    for shown in self.views.pictures(pair, None if kind == "global" else branch):
-                        head = shown.alpha > 0.5
-                        error = ((shown.image - shown.truth).abs() * head).sum() / (3 * head.sum())
-                        figures.setdefault(f"{kind}_{shown.view}", []).append(float(error))
-                        columns += [shown.truth[0], shown.image[0]] if kind == "global" else [shown.image[0]]
-                if k < 8:
-                    rows.append(np.concatenate([to_array(column) for column in columns], axis=1))
-            sheets.append(np.concatenate(rows, axis=0))
+        for pairs in (self.pairs,) if self.edits is None else (self.pairs, self.edits):
+            rows = [self._compared(branch, pairs.held_out(k), figures) for k in range(self.config.evaluate_heads)]
+            sheets.append(np.concatenate(rows[:8], axis=0))
         return {name: float(np.mean(values)) for name, values in figures.items()}, np.concatenate(sheets, axis=1)
+
+    def _compared(self, branch: LocalBranch, pair: ViewPairs, figures: dict[str, list[float]]) -> NDArray[np.uint8]:
+        """Errors of one pair, put beside those in `figures`; and its pictures side by side."""
+        pair = placed(pair, device_of(branch))
+        columns = [pair.image[0, 0]]
+        for kind in ("global", "local"):
+            for shown in self.views.pictures(pair, None if kind == "global" else branch):
+                head = shown.alpha > 0.5
+                error = ((shown.image - shown.truth).abs() * head).sum() / (3 * head.sum())
+                figures.setdefault(f"{kind}_{shown.view}", []).append(float(error))
+                columns += [shown.truth[0], shown.image[0]] if kind == "global" else [shown.image[0]]
+        return np.concatenate([to_array(column) for column in columns], axis=1)
 
 
 def _truth(pairs: ViewPairs, toward: Tensor, size: int) -> Truth:

@@ -19,6 +19,7 @@ from torch import Tensor
 from e3dge_video.errors import ConfigError
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import project, unproject
+from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.augmentation import AugmentationConfig, camera_disturbance, color_cast, composite, occluded
 from e3dge_video.training.backgrounds import random_background
 from e3dge_video.training.encoder_data import noisy_landmarks
@@ -55,6 +56,12 @@ class ViewPairs:
     def edited(self) -> bool:
         """Whether the second picture of each pair shows an edit of the first one's head."""
         return not torch.equal(self.z[:, 0], self.z[:, 1])
+
+    def edit_of(self, generator: Generator) -> Tensor:
+        """What turns the codes of each picture's head into those of the other one of its pair. [2P, L, W]"""
+        codes = self.z.flatten(0, 1)
+        w = (codes if codes.ndim == 3 else generator.map(codes)).unflatten(0, (-1, 2))
+        return (w.flip(1) - w).flatten(0, 1)
 
 
 class PairSource(Protocol):
