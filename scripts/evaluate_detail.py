@@ -5,11 +5,13 @@
     python scripts/evaluate_detail.py clips talk.mp4 other.mp4 --blend runs/blend --local runs/align --out detail
 
 `heads`: held-out heads with detail that no code holds (patterns, patches, recoloured hair and clothes), two views each,
-inverted from a disturbed picture. A row for the global reconstruction and one for every run of `train local|align`; for
-source and novel view each MAE (range 2) on the head, also where the source shows the place and where it does not, SSIM,
-LPIPS and identity. Without the networks of the latter two, `features` (our structural features, lower is better) and
-`E0` (cosine of E0's codes less their mean) stand in. With `--edits` (a data set of `train heads --pairs`) also as many
-heads drawn as their exact edit, from the edit's camera: `edited`, `changed` where the edit puts something else.
+inverted from a disturbed picture; with `--fine` nothing is recoloured, and no broad tone changed. A row for the global
+reconstruction and one for every run of `train local|align`, on request with its features read in another mode
+(`unaligned=runs/local:unaligned`); for source and novel view each MAE (range 2) on the head, also where the source
+shows the place and where it does not, SSIM, LPIPS and identity. Without the networks of the latter two, `features` (our
+structural features, lower is better) and `E0` (cosine of E0's codes less their mean) stand in. With `--edits` (a data
+set of `train heads --pairs`) also as many heads drawn as their exact edit, from the edit's camera: `edited`, `changed`
+where the edit puts something else.
 
 `pairs`: the same held-out heads and edits, by the global reconstruction, the plain lift, the lift with its blend,
 and both on top of E1; MAE and SSIM where picture and truth show nothing but the head.
@@ -25,6 +27,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -65,7 +68,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     what = parser.add_subparsers(dest="what", required=True)
     heads, pairs, clips = (what.add_parser(name) for name in ("heads", "pairs", "clips"))
-    heads.add_argument("--runs", nargs="*", default=[], metavar="NAME=FOLDER")
+    heads.add_argument("--runs", nargs="*", default=[], metavar="NAME=FOLDER[:MODE]")
+    heads.add_argument("--fine", action="store_true", help="change no broad tones: no colour casts, nothing recoloured")
     for each in (heads, pairs):
         each.add_argument("--data", type=Path, required=True)
         each.add_argument("--edits", type=Path)
@@ -91,13 +95,14 @@ def main() -> None:
 def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
     """Table 3 on rendered heads."""
     model = load_inverter(arguments.model)
-    sources = pair_sources(arguments.data, arguments.edits)
+    sources = pair_sources(arguments.data, arguments.edits, fine=arguments.fine)
     pairs = sources[0]
     judge, views = Judge(model), TwoViews(model)
     rows: dict[str, LocalBranch | None] = {"global": None}
     for text in arguments.runs:
-        name, _, folder = text.partition("=")
-        rows[name] = branch_of(Path(folder), model)
+        name, _, run = text.partition("=")
+        folder, _, mode = run.partition(":")
+        rows[name] = branch_of(Path(folder), model, mode)
     table, sheet = {}, []
     for name, branch in rows.items():
         figures: dict[str, list[float]] = {}
@@ -119,10 +124,11 @@ def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
     return table
 
 
-def pair_sources(data: Path, edits: Path | None) -> list[HeadViewPairs]:
+def pair_sources(data: Path, edits: Path | None, *, fine: bool = False) -> list[HeadViewPairs]:
     """Pairs of views, and of edits if there are any."""
-    sources = [HeadViewPairs(PairConfig(data=data))]
-    return sources if edits is None else [*sources, HeadViewPairs(PairConfig(data=edits, edits=True))]
+    config = PairConfig(data=data, recolor=0.0, color=0.0) if fine else PairConfig(data=data)
+    sources = [HeadViewPairs(config)]
+    return sources if edits is None else [*sources, HeadViewPairs(replace(config, data=edits, edits=True))]
 
 
 @torch.no_grad()
@@ -188,9 +194,10 @@ class Judge:
         return figures | {kind: alike}
 
 
-def branch_of(folder: Path, model: Inverter) -> LocalBranch:
-    """The local branch of a run, averaged weights."""
-    config = from_mapping(LocalBranchConfig, run_config(folder)["branch"], source=str(folder))
+def branch_of(folder: Path, model: Inverter, mode: str = "") -> LocalBranch:
+    """The local branch of a run, averaged weights; in another mode than it learned in, if its parts are those of it."""
+    options = run_config(folder)["branch"] | ({"mode": mode} if mode else {})
+    config = from_mapping(LocalBranchConfig, options, source=str(folder))
     branch = LocalBranch(config, model.generator.feature_width)
     load_weights(branch, averaged(folder), "local", folder)
     return branch.eval().requires_grad_(False)

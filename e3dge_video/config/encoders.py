@@ -49,8 +49,9 @@ class LocalBranchConfig:
 
     #: Where local features come from: "projected": E1 on the reference view's residual, read by projecting points into
     #: that view (3D); "aligned": E1 on the residual that E_ADA realigned to the target view (2D); "hybrid": both, fused
-    #: (Eq. 10).
-    mode: Literal["projected", "aligned", "hybrid"] = "hybrid"
+    #: (Eq. 10); "unaligned": E1 on the reference view's residual, read where a point appears in the target view, as if
+    #: nothing had moved: what the paper's ablation begins with.
+    mode: Literal["unaligned", "projected", "aligned", "hybrid"] = "hybrid"
     stem_norm: Literal["instance", "batch"] = "instance"
     stem_width: int = 32  # of each of E1's two stems
     base_width: int = 64  # of the hourglass filter's first convolution

@@ -150,7 +150,8 @@ def detail_toward(branch: LocalBranch, residual: Tensor, source: SourceDetail, t
         target: The (edited) global reconstruction from the target view.
     """
     if branch.aligner is None:
-        return LocalDetail(branch, source.view.camera, target.camera, source.features)
+        read = target if branch.config.mode == "unaligned" else source.view
+        return LocalDetail(branch, read.camera, target.camera, source.features)
     aligned = realigned(branch, residual, target)
     features = branch.encoder(aligned, target.depth)
     visible = None

@@ -16,10 +16,12 @@ from e3dge_video.inversion.paper import PaperInverter, ReleasedObserver, TaughtO
 from e3dge_video.inversion.toon import ToonGenerator
 from e3dge_video.models.build import build_discriminator, build_generator, build_psp, orbit_of
 from e3dge_video.models.discriminators import DualDiscriminator, ImageDiscriminator, ViewpointDiscriminator
+from e3dge_video.models.encoders.backbone import FeaturePyramid
 from e3dge_video.models.encoders.global_encoder import GlobalEncoder
 from e3dge_video.models.encoders.hybrid import HybridEncoders, LocalBranch
+from e3dge_video.models.encoders.ir_se50 import IRSE50
 from e3dge_video.models.encoders.pose_encoder import PoseEncoder, ViewpointEncoder
-from e3dge_video.models.encoders.psp import PSPEncoder
+from e3dge_video.models.encoders.psp import INPUT_SIZE, PSPEncoder
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 from e3dge_video.models.face_points import FacePoints
 from e3dge_video.models.generators.base import Generator
@@ -200,6 +202,20 @@ def psp_of(bundle: Bundle) -> tuple[PSPEncoder, ViewpointEncoder]:
     _fill(encoder, bundle, ENCODER_FILE, "encoder")
     _fill(pose_encoder, bundle, ENCODER_FILE, "pose_encoder")
     return encoder.eval().requires_grad_(False), pose_encoder.eval().requires_grad_(False)
+
+
+def encoder_body_of(bundle: Bundle) -> tuple[FeaturePyramid | IRSE50, int]:
+    """The body of the E0 of a bundle already read, and the side of the images that it was trained on, pixels."""
+    spec = bundle.spec
+    if spec.psp is not None:
+        taught, _ = psp_of(bundle)
+        return taught.psp.body, taught.input_size
+    if spec.hybrid is not None:
+        observer = paper_inverter_of(bundle).observer
+        assert isinstance(observer, ReleasedObserver)
+        return observer.encoder.body, INPUT_SIZE
+    encoder = load_inverter(str(bundle.folder)).encoder
+    return encoder.body, encoder.config.input_size
 
 
 def load_psp(name: str) -> tuple[PSPEncoder, ViewpointEncoder]:

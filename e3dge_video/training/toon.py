@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from e3dge_video.config.load import to_mapping
 from e3dge_video.errors import ConfigError, ModelError
-from e3dge_video.inversion.load import generator_of, load_inverter
-from e3dge_video.models.discriminators import DualDiscriminator
+from e3dge_video.inversion.load import encoder_body_of, generator_of, load_inverter
 from e3dge_video.models.generators.base import Generator
+from e3dge_video.models.projected_discriminator import ProjectedDiscriminator
 from e3dge_video.training.judges import first_judge
 from e3dge_video.training.loop import LoopConfig, begin, train
 from e3dge_video.training.runs import load_weights
@@ -23,6 +23,8 @@ from e3dge_video.training.toon_pictures import read_toon_pictures
 from e3dge_video.training.toon_stage import ToonConfig, ToonStage
 from e3dge_video.weights.bundle import TOON_FILE, BundleSpec, ToonSpec, extend_bundle, read_bundle, require_encoders
 from e3dge_video.weights.catalog import find_bundle
+
+log = logging.getLogger(__name__)
 
 #: A generator that leaves places emptier than this draws heads alone.
 _SOLID = 0.5
@@ -39,8 +41,8 @@ class ToonRun:
         licence: Licence of the result.
         outline: Whether the style has a line around the head, which is then drawn in every view.
         discriminator: Folder of an earlier such run whose discriminator goes on; None: it begins as the one that G was
-            trained against, if the bundle holds it, otherwise at nothing, and learns alone for `stage.warm_up` steps,
-            which come before the generator's own.
+            trained against, if the bundle holds it, otherwise as one that looks at pictures through the model's E0. It
+            learns alone for `stage.warm_up` steps, which come before the generator's own.
     """
 
     pictures: Path
@@ -52,7 +54,7 @@ class ToonRun:
     stage: ToonConfig = field(default_factory=ToonConfig)
     loop: LoopConfig = field(
         default_factory=lambda: LoopConfig(
-            steps=500,
+            steps=460,
             learning_rate=2.5e-3,
             warmup_steps=1,
             decay_from=1.0,
@@ -80,15 +82,15 @@ def train_toon(run: ToonRun, folder: Path) -> dict[str, float]:
     with torch.no_grad():
         pictures = read_toon_pictures(run.pictures, bundle.spec.resolution, bundle.spec.crop, matte)
     first = first_judge(bundle)
-    channels, group = discriminator_channels(bundle.spec.resolution, run.stage), math.gcd(run.stage.batch, 4)
-    discriminator = first.network or DualDiscriminator(channels, camera_dim=0, group=group)
-    if run.discriminator is None:
-        first.announce()
-    else:
+    discriminator = first.network or ProjectedDiscriminator(*encoder_body_of(bundle))
+    origin = first.origin if first.network else "one that looks at pictures through the model's E0"
+    if run.discriminator is not None:
         earlier = {"discriminator": _earlier_discriminator(run.discriminator)}
         load_weights(discriminator, earlier, "discriminator", run.discriminator)
+        origin = "that of an earlier run"
+    log.info("the discriminator begins as %s", origin)
     stage = ToonStage(generator, discriminator, pictures.images, run.stage)
-    notes = {"first discriminator": first.origin if run.discriminator is None else "that of an earlier run"}
+    notes = {"first discriminator": origin}
     figures = train(stage, run.loop, folder, resolved=to_mapping(run) | first.options, notes=notes)
     averages = torch.load(folder / "averaged.pt", map_location="cpu", weights_only=True)
     provenance = {
@@ -148,17 +150,6 @@ def draws_heads_alone(generator: Generator) -> bool:
     latents = (mean if mean.ndim == 2 else mean.expand(rows, -1))[None]
     alpha = generator.render(generator.planes(latents), generator.frontal_camera()).alpha[0, 0]
     return float(alpha.flatten().quantile(0.02)) < _SOLID
-
-
-def discriminator_channels(size: int, config: ToonConfig) -> list[int]:
-    """Channels of a discriminator at 4, 8, … `size` px, by StyleGAN2's rule.
-
-    Raises:
-        ConfigError: No discriminator is made for pictures of this size.
-    """
-    if size < 8 or size & (size - 1):
-        raise ConfigError(f"pictures of {size} px cannot be judged; the model's must be of 8, 16, 32, … px")
-    return [min(config.channel_max, max(8, config.channel_base >> level)) for level in range(2, size.bit_length())]
 
 
 def _earlier_discriminator(folder: Path) -> dict[str, Tensor]:

@@ -1,8 +1,9 @@
 """Toonification (§7.5): a generator fine-tuned on a few hundred cartoon faces, against a discriminator.
 
-The loss is StyleGAN's, as in EG3D's public training: non-saturating, with R1 on the pictures. Both networks step
-together: what judges the generator's pictures does not learn from that term, and what the discriminator learns from
-does not reach the generator, so one optimiser over both sets of parameters does what two would.
+The loss is StyleGAN's, as in EG3D's public training: non-saturating, with R1 on the pictures (a projected discriminator
+needs none). Both networks step together: what judges the generator's pictures does not learn from that term, and
+what the discriminator learns from does not reach the generator, so one optimiser over both sets of parameters does what
+two would.
 
 A few hundred pictures are few: they are mirrored, and both they and the generator's are shifted, scaled and recoloured
 at random before they are judged (Karras et al., "Training Generative Adversarial Networks with Limited Data", 2020).
@@ -25,6 +26,7 @@ from e3dge_video.io.images import to_array
 from e3dge_video.models.discriminators import DualDiscriminator, ImageDiscriminator
 from e3dge_video.models.fir import resize_bilinear
 from e3dge_video.models.generators.base import Generator
+from e3dge_video.models.projected_discriminator import ProjectedDiscriminator
 from e3dge_video.training.generator_stage import parameters_without
 from e3dge_video.training.losses import generator_loss, r1_penalty
 
@@ -33,28 +35,28 @@ from e3dge_video.training.losses import generator_loss, r1_penalty
 class ToonConfig:
     """One step of toonification."""
 
-    batch: int = 4
+    batch: int = 4  # drawings
+    #: Pictures, and disturbances of the drawings, that the discriminator learns from: beside G it costs little.
+    judged: int = 16
     #: Steps in which only the discriminator learns, before the generator's own begin.
-    warm_up: int = 100
-    #: The generator's share of the learning rate. EG3D's rate is for 32 pictures a step; with few, the discriminator
-    #: must be the faster of the two (Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017).
-    generator_rate: float = 0.25
-    r1_weight: float = 10.0  # EG3D's gamma
+    warm_up: int = 60
+    #: Shares of the learning rate. EG3D's rate is for 32 pictures a step; with few, the discriminator must be the
+    #: faster of the two (Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017), a new one the more so.
+    generator_rate: float = 0.5
+    projected_rate: float = 2.0  # of a discriminator that looks through E0; another's is 1
+    #: EG3D's gamma. One that looks through E0 learns without R1, which keeps fine lines from it.
+    r1_weight: float = 10.0
     r1_every: int = 16  # steps between two penalties, each as much stronger; as in EG3D
     #: Chance of each disturbance of what the discriminator sees.
     augment: float = 0.4
     #: Standard deviations of the cameras' yaw and pitch, radians.
     yaw: float = 0.3
     pitch: float = 0.15
-    #: The discriminator has `channel_base` / size channels, `channel_max` at most. EG3D's, which is 64 times the work
-    #: at fine sizes, has 32768 and 512.
-    channel_base: int = 4096
-    channel_max: int = 128
     examples: int = 6  # codes of the sample sheet
 
 
 class ToonStage:
-    """G and a dual discriminator on cartoon faces.
+    """G and a discriminator on cartoon faces.
 
     Args:
         generator: G; all of it is trained but its mapping network.
@@ -66,7 +68,7 @@ class ToonStage:
     def __init__(
         self,
         generator: Generator,
-        discriminator: DualDiscriminator | ImageDiscriminator,
+        discriminator: DualDiscriminator | ImageDiscriminator | ProjectedDiscriminator,
         pictures: Tensor,
         config: ToonConfig,
     ) -> None:
@@ -74,6 +76,8 @@ class ToonStage:
         self.network: nn.Module = generator
         self.generator, self.discriminator = generator, discriminator
         self.pictures, self.config = pictures, config
+        self.projected = isinstance(discriminator, ProjectedDiscriminator)
+        self.judging = [parameter for parameter in discriminator.parameters() if parameter.requires_grad]
 
     def modules(self) -> dict[str, nn.Module]:
         return {"generator": self.network, "discriminator": self.discriminator}
@@ -85,7 +89,10 @@ class ToonStage:
     def groups(self) -> list[tuple[float, list[nn.Parameter]]]:
         kept = [part for name, part in self.network.named_modules() if name.split(".")[-1] == "mapping"]
         drawing = list(parameters_without(self.network, kept))
-        return [(self.config.generator_rate, drawing), (1.0, list(self.discriminator.parameters()))]
+        return [
+            (self.config.generator_rate, drawing),
+            (self.config.projected_rate if self.projected else 1.0, self.judging),
+        ]
 
     def losses(self, step: int, rng: np.random.Generator) -> dict[str, Tensor]:
         config = self.config
@@ -94,18 +101,23 @@ class ToonStage:
         with torch.set_grad_enabled(learns):
             drawn = self._drawn(rng)
         real = self._seen(self._real(rng), rng)
-        self.discriminator.requires_grad_(True)
+        self._learns(True)
         losses = {
-            "fake": F.softplus(self._judge(self._seen(drawn.detach(), rng))).mean(),
+            "fake": F.softplus(self._judge(self._seen(self._repeated(drawn.detach()), rng))).mean(),
             "real": F.softplus(-self._judge(real)).mean(),
         }
-        if step % config.r1_every == 0:
+        if not self.projected and step % config.r1_every == 0:
             losses["r1"] = 0.5 * config.r1_weight * config.r1_every * self._slope(real)
         if learns:
-            self.discriminator.requires_grad_(False)
+            self._learns(False)
             losses["toon"] = generator_loss(self._judge(self._seen(drawn, rng)))
-            self.discriminator.requires_grad_(True)
+            self._learns(True)
         return losses
+
+    def _learns(self, learns: bool) -> None:
+        """Whether what the discriminator is asked next is for it to learn from."""
+        for parameter in self.judging:
+            parameter.requires_grad_(learns)
 
     def _drawn(self, rng: np.random.Generator) -> Tensor:
         """Final and volume-rendered image of random codes, stacked. [B, 6, S, S]"""
@@ -130,11 +142,15 @@ class ToonStage:
 
     def _real(self, rng: np.random.Generator) -> Tensor:
         """Pictures and their reduction to the volume rendering's size, stacked; half of them mirrored. [B, 6, S, S]"""
-        images = self.pictures[rng.integers(0, len(self.pictures), self.config.batch)]
+        images = self.pictures[rng.integers(0, len(self.pictures), self.config.judged)]
         mirrored = torch.from_numpy(rng.random(len(images)) < 0.5)[:, None, None, None]
         images = torch.where(mirrored, images.flip(-1), images)
         small = F.interpolate(images, scale_factor=0.25, mode="area")
         return torch.cat([images, resize_bilinear(small, images.shape[-1])], dim=1)
+
+    def _repeated(self, drawn: Tensor) -> Tensor:
+        """Drawings, each as often as makes as many as there are pictures."""
+        return drawn.repeat(max(1, self.config.judged // len(drawn)), 1, 1, 1)
 
     def _seen(self, pairs: Tensor, rng: np.random.Generator) -> Tensor:
         """Each picture as it is, or shifted, scaled and recoloured a little. [B, 6, S, S]"""
@@ -177,9 +193,9 @@ class ToonStage:
         for yaw in (0.0, 0.4):
             camera = self._turned(np.full(count, yaw), np.zeros(count))
             pairs = self._pair(generator, latents, camera)  # type: ignore[arg-type]
-            scores += [float(self._judge(pair[None], judge)) for pair in pairs]
+            scores += [float(self._judge(pair[None], judge).mean()) for pair in pairs]
             rows.append(np.concatenate(list(to_array(pairs[:, :3])), axis=1))
         shown = self.pictures[rng.integers(0, len(self.pictures), count)]
         rows.insert(0, np.concatenate(list(to_array(shown)), axis=1))
-        real = [float(self._judge(pair[None], judge)) for pair in self._real(rng)]
+        real = [float(self._judge(pair[None], judge).mean()) for pair in self._real(rng)]
         return {"score_real": float(np.mean(real)), "score_drawn": float(np.mean(scores))}, np.concatenate(rows)

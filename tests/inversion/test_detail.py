@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Literal
 
 import pytest
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from e3dge_video.config.encoders import LocalBranchConfig
 from e3dge_video.geometry.cameras import Camera
-from e3dge_video.geometry.projection import project, unproject
+from e3dge_video.geometry.projection import project, sample_map, unproject
 from e3dge_video.inversion.detail import (
     DEPTH_TOLERANCE,
     LocalDetail,
@@ -29,7 +29,7 @@ from e3dge_video.models.generators.base import FeatureModulation, RenderOutput
 from e3dge_video.models.generators.eg3d.generator import EG3D
 from tests.support.tiny_model import GENERATOR
 
-Mode = Literal["projected", "aligned", "hybrid"]
+Mode = Literal["unaligned", "projected", "aligned", "hybrid"]
 CONFIG = LocalBranchConfig(
     stem_width=4,
     base_width=8,
@@ -89,7 +89,7 @@ def speaking(mode: Mode) -> LocalDetail:
     return replace(detail(mode), branch=made.eval())
 
 
-@pytest.mark.parametrize("mode", ["projected", "aligned", "hybrid"])
+@pytest.mark.parametrize("mode", ["unaligned", "projected", "aligned", "hybrid"])
 def test_starts_as_nothing_and_never_changes_the_geometry(mode: Mode) -> None:
     plain = rendered(SIDE)
     torch.testing.assert_close(rendered(SIDE, detail(mode)).features, plain.features, rtol=0, atol=1e-6)
@@ -119,6 +119,16 @@ def test_what_each_mode_reads() -> None:
     assert detail("aligned").local_features is None and detail("aligned").visible is None
     hybrid = detail("hybrid")
     assert hybrid.local_features is not None and hybrid.aligned_features is not None and hybrid.visible is not None
+
+
+def test_without_alignment_detail_stays_where_it_was_in_the_picture() -> None:
+    """From the picture's own camera that is the same as projecting; from the side it is what stands there."""
+    unaligned, projected = (partial(detail, mode) for mode in ("unaligned", "projected"))
+    front, side = view(FRONT), view(SIDE)
+    assert torch.equal(unaligned(FRONT).features(front.surface), projected(FRONT).features(front.surface))
+    stays = sample_map(unaligned(SIDE).local_features, project(side.surface, SIDE)[0]).transpose(1, 2)
+    assert torch.equal(unaligned(SIDE).features(side.surface), stays)
+    assert not torch.allclose(stays, projected(SIDE).features(side.surface))
 
 
 def test_blocks_of_rays_do_not_show() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -15,18 +16,25 @@ from e3dge_video.cli.main import main
 from e3dge_video.config.backbones import GeneratorConfig
 from e3dge_video.errors import ConfigError, ModelError
 from e3dge_video.faces.alignment import resized
-from e3dge_video.inversion.load import load_inverter
+from e3dge_video.inversion.load import encoder_body_of, load_inverter
 from e3dge_video.io.images import write_png
 from e3dge_video.models.build import build_generator
 from e3dge_video.models.discriminators import DualDiscriminator
 from e3dge_video.training.loop import LoopConfig, train
-from e3dge_video.training.toon import ToonRun, discriminator_channels, draws_heads_alone, train_toon
+from e3dge_video.training.toon import ToonRun, draws_heads_alone, train_toon
 from e3dge_video.training.toon_pictures import read_toon_pictures
 from e3dge_video.training.toon_stage import ToonConfig, ToonStage
 from e3dge_video.weights.bundle import DISCRIMINATOR_FILE, TOON_FILE, read_bundle, read_spec
-from tests.support.tiny_model import GENERATOR, STYLESDF, give_discriminator, write_tiny_bundle
+from tests.support.tiny_model import (
+    GENERATOR,
+    STYLESDF,
+    give_discriminator,
+    write_tiny_bundle,
+    write_tiny_hybrid,
+    write_tiny_paper,
+)
 
-STAGE = ToonConfig(batch=2, warm_up=2, r1_every=2, channel_max=16, examples=2)
+STAGE = ToonConfig(batch=2, judged=4, warm_up=2, r1_every=2, examples=2)
 LOOP = LoopConfig(steps=5, learning_rate=2e-3, warmup_steps=1, betas=(0.0, 0.99), gradient_clip=0.0, checkpoint_every=2)
 
 
@@ -125,7 +133,7 @@ def test_the_command_leaves_a_bundle_that_draws_cartoons(
 ) -> None:
     model = write_tiny_bundle(tmp_path / "tiny")
     options = [f"pictures={cartoons}", f"model={model}", "style=balls", "stage.warm_up=1", "stage.batch=2"]
-    options += ["stage.channel_max=16", "loop.steps=3", "loop.threads=1"]
+    options += ["stage.judged=2", "loop.steps=3", "loop.threads=1"]
     with pytest.raises(SystemExit) as end:
         main(["train", "toon", "--config", "training/toon.yaml", "--out", str(tmp_path / "run"), *options])
     out = capsys.readouterr().out
@@ -161,6 +169,27 @@ def test_it_begins_with_the_generators_own_discriminator(
         train_toon(replace(plain, discriminator=tmp_path / "run"), tmp_path / "further")
 
 
+def paper_bundle(folder: Path) -> Path:
+    return write_tiny_paper(folder, local=False)
+
+
+@pytest.mark.parametrize(
+    "write", [write_tiny_bundle, paper_bundle, write_tiny_hybrid], ids=["starter", "psp", "hybrid"]
+)
+def test_otherwise_it_looks_through_the_models_encoder(
+    write: Callable[[Path], Path], cartoons: Path, tmp_path: Path
+) -> None:
+    model = write(tmp_path / "tiny")
+    bundle = read_bundle(model)
+    body, _ = encoder_body_of(bundle)
+    train_toon(ToonRun(cartoons, str(model), stage=STAGE, loop=replace(LOOP, steps=3)), tmp_path / "run")
+    end = torch.load(tmp_path / "run" / "averaged.pt", weights_only=True)["discriminator"]
+    for key, value in body.state_dict().items():
+        assert torch.equal(end[f"body.{key}"], value), "it learns as little as E0 does"
+    after = read_spec(tmp_path / "run" / "bundle")
+    assert "E0" in after.provenance["toon"]["first discriminator"]
+
+
 def test_a_discriminator_that_wants_a_camera_is_told_the_frontal_one(cartoons: Path) -> None:
     stage = stage_of(GENERATOR, cartoons)
     stage.discriminator = DualDiscriminator((8,) * 5, mapping_layers=2)
@@ -182,11 +211,3 @@ def test_what_stands_around_a_head_is_asked_of_the_generator() -> None:
     generator.decoder.output.weight.data.zero_()
     generator.decoder.output.bias.data[0] = -50.0
     assert draws_heads_alone(generator)
-
-
-def test_a_discriminator_is_as_wide_as_it_is_asked_to_be() -> None:
-    config = replace(STAGE, channel_base=32768, channel_max=512)
-    assert discriminator_channels(256, config) == [512, 512, 512, 512, 512, 256, 128], "EG3D's"
-    assert discriminator_channels(256, replace(STAGE, channel_base=1024, channel_max=64)) == [64, 64, 64, 32, 16, 8, 8]
-    with pytest.raises(ConfigError, match="pictures of 96 px"):
-        discriminator_channels(96, config)

@@ -32,7 +32,7 @@ class LocalBranch(nn.Module):
             residual_skip=config.residual_skip,
         )
         channels = config.feature_channels
-        self.aligner = None if config.mode == "projected" else ResidualAligner(config.aligner_widths)
+        self.aligner = ResidualAligner(config.aligner_widths) if config.mode in ("aligned", "hybrid") else None
         self.fusion = SFTFusion(channels) if config.mode == "hybrid" else None
         self.film_head = film_head(
             config.film_head,
