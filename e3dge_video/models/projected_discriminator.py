@@ -8,7 +8,7 @@ and one more sees the pixels, for the sharpness of lines.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -42,10 +42,7 @@ class ProjectedDiscriminator(nn.Module):
             maps = self._maps(torch.zeros(1, 3, size, size))
         self.judges = nn.ModuleList(_judge(seen.shape[1] + 6, seen.shape[-1], width) for seen in maps)
         self.pixels = nn.Sequential(
-            *(
-                ResampledConv(i, o, 3, activation="lrelu", down=2)
-                for i, o in zip((6, *_PIXEL_WIDTHS), _PIXEL_WIDTHS, strict=False)
-            ),
+            *(ResampledConv(i, o, 3, activation="lrelu", down=2) for i, o in pairwise((6, *_PIXEL_WIDTHS))),
             ResampledConv(_PIXEL_WIDTHS[-1], 1, 1),
         )
 
@@ -72,7 +69,7 @@ class ProjectedDiscriminator(nn.Module):
             scores.append(judge(torch.cat([seen, F.adaptive_avg_pool2d(pair, seen.shape[-1]).to(seen)], dim=1)))
         return torch.cat([_by_place(score) for score in scores], dim=1)
 
-    def _maps(self, image: Tensor) -> Sequence[Tensor]:
+    def _maps(self, image: Tensor) -> list[Tensor]:
         """What the body's stages see: at every place a unit vector, so that all stages speak equally loud."""
         seen = self.body.stem(image)
         maps = [seen]
