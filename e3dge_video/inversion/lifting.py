@@ -24,6 +24,8 @@ from e3dge_video.inversion.painting import (
     against_surroundings,
     box_mean,
     contour,
+    dilated,
+    eroded,
     flat_areas,
     push_pull,
     replaced_share,
@@ -129,7 +131,7 @@ class Change:
         shifted, strength = shifted_share(after.color - fine, after.color), 2 * fine.abs().mean(dim=1, keepdim=True)
         # Beside a place that shows something new, a shift is part of it: a mouth that smiles is to be seen as a whole.
         side = shifted.shape[-1] // 10 | 1
-        new = replaced_share(F.max_pool2d((1 - shifted) * strength, side, 1, side // 2), EDIT_THRESHOLD)
+        new = replaced_share(dilated((1 - shifted) * strength, side), EDIT_THRESHOLD)
         shifted = shifted * (1 - new)
         color = (1 - shifted) * strength
         outline = (after.alpha - before.alpha).abs()
@@ -254,8 +256,8 @@ class ResidualLift:
         image = (image + 1) / 2
         confidence = foreground * solid(coarse.alpha) * self._facing(coarse.depth, camera)
         # One pixel of erosion: at the very outline a pixel mixes head and background.
-        confidence = -F.max_pool2d(-confidence, 3, stride=1, padding=1)
-        person = F.max_pool2d(foreground, 9, stride=1, padding=4)
+        confidence = eroded(confidence, 3)
+        person = dilated(foreground, 9)
         background = push_pull(image, (1 - person) ** 2)
         return LiftedResidual(
             residual=image - coarse.color / coarse.alpha.clamp_min(0.5),
@@ -331,7 +333,7 @@ class ResidualLift:
             weight = read[:, 3:4] * visible * (target.alpha > 0.05)
             if change is not None:
                 weight = weight * (1 - read[:, 6:7])
-            weight = F.avg_pool2d(-F.max_pool2d(-weight, 3, 1, 1), 7, 1, 3, count_include_pad=False)
+            weight = F.avg_pool2d(eroded(weight, 3), 7, 1, 3, count_include_pad=False)
             return read, weight, uv
 
         read, weight, uv = at(points)
@@ -408,7 +410,7 @@ class ResidualLift:
 def _behind(image: Tensor, matte: Tensor, head: Tensor) -> Tensor:
     """Hair, clothing and gaps around the head, continued into its place: colour and opacity. [B, 4, S, S]"""
     reach = image.shape[-1] // 32 * 2 + 1
-    beside = 1 - F.max_pool2d(head, reach, 1, reach // 2)
+    beside = 1 - dilated(head, reach)
     return torch.cat([push_pull(image, matte * beside), push_pull(matte, beside)], dim=1)
 
 

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from e3dge_video.models.parallel import needs_gradient
+
 #: An edit that changes a place by more than this, against its surroundings, puts something else there (colours: 0..2).
 EDIT_THRESHOLD = 0.35
 
@@ -28,8 +30,32 @@ def clean_rim(color: Tensor, alpha: Tensor) -> Tensor:
     Returns:
         The same kind of colour, never above alpha. [B, 3, S, S]
     """
-    trust = -F.max_pool2d(-solid(alpha), 3, 1, 1)
+    trust = eroded(solid(alpha), 3)
     return alpha * push_pull((color / alpha.clamp_min(0.5)).clamp(0, 1), trust)
+
+
+def dilated(values: Tensor, side: int) -> Tensor:
+    """Greatest value in a square of odd side around each pixel, inside the image. [B, C, S, S]
+
+    Without gradients by comparing shifted maps, rows, then columns: many times faster on a CPU than torch's pooling,
+    and the same numbers.
+    """
+    if needs_gradient(values):
+        return F.max_pool2d(values, side, 1, side // 2)
+    for dim in (-2, -1):
+        size, far = values.shape[dim], min(side // 2, values.shape[dim] - 1)
+        greatest = values.clone(memory_format=torch.contiguous_format)
+        for step in range(1, far + 1):
+            for here, there in ((0, step), (step, 0)):
+                part = greatest.narrow(dim, here, size - step)
+                torch.maximum(part, values.narrow(dim, there, size - step), out=part)
+        values = greatest
+    return values
+
+
+def eroded(values: Tensor, side: int) -> Tensor:
+    """Least value in a square of odd side around each pixel, inside the image. [B, C, S, S]"""
+    return -dilated(-values, side)
 
 
 def box_mean(values: Tensor, side: int) -> Tensor:
@@ -59,24 +85,36 @@ def shifted_share(before: Tensor, after: Tensor) -> Tensor:
     Faint changes (furrows) do not count: almost any is like something beside it.
     """
     change = (after - before).abs().mean(dim=1, keepdim=True)
-    far = torch.maximum(_least_difference(before, after), _least_difference(after, before))
-    clear = F.max_pool2d(((change - 0.06) / 0.08).clamp(0, 1), 5, 1, 2)
+    near_before, near_after = _least_differences(before, after)
+    far = torch.maximum(near_before, near_after)
+    clear = dilated(((change - 0.06) / 0.08).clamp(0, 1), 5)
     return F.avg_pool2d(clear * (1 - far / change.clamp_min(0.02)).clamp_min(0), 3, 1, 1)
 
 
-def _least_difference(source: Tensor, other: Tensor) -> Tensor:
-    """Of each place of `other` to what `source` has within 1/128 of the picture. [B, 1, S, S]"""
-    size = source.shape[-1]
+def _least_differences(before: Tensor, after: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each place of `after` to what `before` has within 1/128 of the picture, and the other way round. [B, 1, S, S]
+
+    Each difference of a pixel and its neighbour serves both: the neighbour's neighbour, the other way, is the pixel.
+    """
+    size = before.shape[-1]
     reach = size // 128
-    padded = F.pad(source, (reach,) * 4, mode="replicate")
-    steps = sorted({round(reach * k / 2) for k in range(5)})
-    beside = (padded[..., y : y + size, x : x + size] for y in steps for x in steps)
-    return torch.stack([(other - shifted).abs().mean(dim=1, keepdim=True) for shifted in beside]).amin(dim=0)
+    extent = size + 2 * reach
+    here = F.pad(after, (reach,) * 4, mode="replicate")
+    around = F.pad(before, (2 * reach,) * 4, mode="replicate")
+    steps = sorted({round(reach * k / 2) for k in range(5)})  # the same seen from either end
+    forth, back = [], []
+    for y in steps:
+        for x in steps:
+            moved = (here - around[..., y : y + extent, x : x + extent]).abs_().mean(dim=1, keepdim=True)
+            forth.append(moved[..., reach : reach + size, reach : reach + size])
+            top, left = 2 * reach - y, 2 * reach - x
+            back.append(moved[..., top : top + size, left : left + size])
+    return torch.stack(forth).amin(dim=0), torch.stack(back).amin(dim=0)
 
 
 def widened(change: Tensor) -> Tensor:
     """A change [B, 1, S, S] with the pixels beside it."""
-    return F.avg_pool2d(F.max_pool2d(change, 5, 1, 2), 5, 1, 2)
+    return F.avg_pool2d(dilated(change, 5), 5, 1, 2)
 
 
 def replaced_share(change: Tensor, threshold: float) -> Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from e3dge_video.inversion.painting import solid
+from e3dge_video.inversion.painting import eroded, solid
 from e3dge_video.models.encoders.ir_se50 import FaceRecognizer
 from e3dge_video.models.perceptual import PerceptualDistance
 
@@ -111,7 +111,7 @@ def head_weight(alpha: Tensor, matte: Tensor) -> Tensor:
         0..1. [B, 1, S, S]
     """
     alpha = F.interpolate(alpha, matte.shape[-2:], mode="bilinear", align_corners=False)
-    return -F.max_pool2d(-solid(alpha), 5, 1, 2) * matte
+    return eroded(solid(alpha), 5) * matte
 
 
 def weighted_mean(values: Tensor, weight: Tensor) -> Tensor:
