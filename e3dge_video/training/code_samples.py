@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,14 +119,12 @@ def draw_samples(
                 f"{former.drawing.truncation:g}; choose another folder, or these options"
             )
         count = max(count, len(former))
-    # Rows of z do not depend on their number.
-    z = np.random.default_rng(seed).normal(size=(count, generator.z_dim)).astype(np.float32)
-    parts = [
-        generator.map(torch.from_numpy(z[first : first + 256]).to(device), truncation=truncation)
-        for first in range(0, count, 256)
-    ]
-    latents = torch.cat(parts)
-    codes = {part.prefix: latents[:, part.first, : part.width].cpu().numpy() for part in spec.generator.code_parts}
+    # Rows of z do not depend on their number. Whole batches, whatever is asked for or missing: a picture's last bits
+    # may depend on its company.
+    z = np.random.default_rng(seed).normal(size=(math.ceil(count / batch) * batch, generator.z_dim)).astype(np.float32)
+    batches = [generator.map(part, truncation=truncation) for part in torch.from_numpy(z).to(device).split(batch)]
+    latents = torch.cat(batches)[:count].cpu().numpy()
+    codes = {part.prefix: latents[:, part.first, : part.width] for part in spec.generator.code_parts}
     samples = CodeSamples(folder, drawing, codes)
     stored = io.BytesIO()
     arrays: Any = {key_of(part): codes[part.prefix] for part in spec.generator.code_parts}
@@ -137,13 +136,16 @@ def draw_samples(
         atomic.write_bytes(folder / _INFO_FILE, (json.dumps(asdict(drawing), indent=1) + "\n").encode())
     except OSError as error:
         raise InputError(f"--out {folder}: cannot be written ({error.strerror}); check the folder") from error
-    missing = [number for number, name in enumerate(samples.images) if not (folder / name).is_file()]
+    missing = {number for number, name in enumerate(samples.images) if not (folder / name).is_file()}
     camera = generator.frontal_camera()
     with tqdm(total=count, initial=count - len(missing), unit="picture", desc=folder.name, disable=None) as bar:
-        for first in range(0, len(missing), batch):
-            numbers = missing[first : first + batch]
-            for number, image in zip(numbers, to_array(generator.synthesize(latents[numbers], camera)), strict=True):
-                write_png(folder / _image_name(number), image)
+        for number, part in enumerate(batches):
+            wanted = sorted(missing.intersection(range(number * batch, (number + 1) * batch)))
+            if not wanted:
+                continue
+            images = to_array(generator.synthesize(part, camera))
+            for k in wanted:
+                write_png(folder / _image_name(k), images[k - number * batch])
                 bar.update()
     return samples
 

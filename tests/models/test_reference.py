@@ -70,8 +70,11 @@ def test_rendering(axes: PlaneAxes, near_far: Any, white_back: bool) -> None:
             fast = generator.render(planes, orbit(views), draws=draws, block=50)
             slow = plain.render(planes, orbit(views), draws=draws)
         assert float(slow.alpha.min()) < 0.5 < float(slow.alpha.max())
-        for name in ("rgb", "features", "depth", "alpha"):
+        for name in ("rgb", "features", "alpha"):
             torch.testing.assert_close(getattr(fast, name), getattr(slow, name), **CLOSE)
+        # A ray's depth is divided by its opacity, and so is its rounding: much for one that sees next to nothing.
+        rounding = 1e-7 / slow.alpha.clamp_min(1e-7)
+        assert bool(((fast.depth - slow.depth).abs() <= (1e-4 + rounding) * slow.depth).all())
 
 
 def test_rendering_with_one_pass() -> None:
