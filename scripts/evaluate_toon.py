@@ -66,12 +66,13 @@ def compare(pictures: Path, names: list[str], count: int, out: Path) -> dict[str
     angles = torch.from_numpy((rng.standard_normal((count, 2)) * (0.3, 0.15)).astype(np.float32))
     latents, camera = first.generator.map(z), first.generator.camera_at(angles)
     folder = read_toon_pictures(pictures, first.resolution, "eg3d", first.matte).images
-    wanted = colours(folder, first.matte(folder) > 0.5)
+    shown = torch.cat([first.matte(part) for part in folder.split(16)]) > 0.5
+    wanted = colours(folder, shown)
     photo, inside, depth = drawn(first.generator, latents, camera)
     codes = read(first, photo)
-    halves = [colours(folder[k::2], first.matte(folder[k::2]) > 0.5) for k in (0, 1)]
+    halves = [colours(folder[k::2], shown[k::2]) for k in (0, 1)]
     table = {
-        "the folder": {"colours": distance(*halves), "edges": edges(folder, first.matte(folder) > 0.5)},
+        "the folder": {"colours": distance(*halves), "edges": edges(folder, shown)},
         "photographs": {"colours": distance(colours(photo, inside), wanted), "edges": edges(photo, inside)},
     }
     rows = [folder[:8], photo[:8]]

@@ -62,10 +62,9 @@ class ProjectedDiscriminator(nn.Module):
         Returns:
             One for each judge and place. [B, N]
         """
-        small = F.interpolate(image, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
         pair = torch.cat([image, resize_bilinear(rendered, image.shape[-1])], dim=1)
         scores = [self.pixels(pair)]
-        for judge, seen in zip(self.judges, self._maps(small), strict=True):
+        for judge, seen in zip(self.judges, self._maps(resize_bilinear(image, self.size)), strict=True):
             scores.append(judge(torch.cat([seen, F.adaptive_avg_pool2d(pair, seen.shape[-1]).to(seen)], dim=1)))
         return torch.cat([_by_place(score) for score in scores], dim=1)
 

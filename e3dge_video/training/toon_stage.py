@@ -101,7 +101,6 @@ class ToonStage:
         with torch.set_grad_enabled(learns):
             drawn = self._drawn(rng)
         real = self._seen(self._real(rng), rng)
-        self._learns(True)
         losses = {
             "fake": F.softplus(self._judge(self._seen(self._repeated(drawn.detach()), rng))).mean(),
             "real": F.softplus(-self._judge(real)).mean(),

@@ -73,7 +73,7 @@ def test_rendering(axes: PlaneAxes, near_far: Any, white_back: bool) -> None:
         for name in ("rgb", "features", "alpha"):
             torch.testing.assert_close(getattr(fast, name), getattr(slow, name), **CLOSE)
         # A ray's depth is divided by its opacity, and so is its rounding: much for one that sees next to nothing.
-        rounding = 1e-7 / slow.alpha.clamp_min(1e-7)
+        rounding = 1e-8 / slow.alpha.clamp_min(1e-8)
         assert bool(((fast.depth - slow.depth).abs() <= (1e-4 + rounding) * slow.depth).all())
 
 
