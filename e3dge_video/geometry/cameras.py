@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from e3dge_video.geometry.precision import full_precision
+
 #: Focal length of EG3D's face models divided by the image size (2985.29 px of a 700 px crop).
 EG3D_FOCAL = 2985.29 / 700.0
 #: Distance of our cameras from the pivot, world units. (EG3D's own are as far from the world origin: `eg3d_orbit`.)
@@ -57,6 +59,7 @@ class Camera:
         return self.cam2world[:, :3, 3]
 
     @property
+    @full_precision
     def world2cam(self) -> Tensor:
         """Inverse of `cam2world`, by transposing the rotation. [B, 4, 4]"""
         rotation = self.cam2world[:, :3, :3].transpose(1, 2)
@@ -133,6 +136,7 @@ class Camera:
         return Camera.from_pose(pose, radius=radius, pivot=pivot, focal=focal)
 
     @staticmethod
+    @full_precision
     def from_pose(
         pose: Tensor,
         *,
@@ -161,6 +165,7 @@ class Camera:
         cam2world = torch.cat([torch.cat([rotation, centre[:, :, None]], dim=2), bottom], dim=1)
         return Camera(cam2world, pinhole_intrinsics(focal).to(pose).repeat(len(pose), 1, 1))
 
+    @full_precision
     def pose(self, *, radius: float = EG3D_RADIUS, pivot: tuple[float, float, float] = EG3D_PIVOT) -> Tensor:
         """The six numbers of `from_pose`: yaw, pitch, roll, shift. [B, 6]"""
         rotation = self.cam2world[:, :3, :3]

@@ -7,8 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera
+from e3dge_video.geometry.precision import full_precision
 
 
+@full_precision
 def project(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     """Project world points.
 
@@ -29,11 +31,13 @@ def project(points: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
     return homogeneous[..., :2] / depth, local.norm(dim=-1) * local[..., 2].sign()
 
 
+@full_precision
 def axial_depth(points: Tensor, camera: Camera) -> Tensor:
     """Depth of world points along their camera's optical axis, negative behind it. [B, N, 3] → [B, N]"""
     return ((points - camera.position[:, None]) @ camera.cam2world[:, :3, 2:3])[..., 0]
 
 
+@full_precision
 def pixel_directions(camera: Camera, size: int) -> Tensor:
     """Unit viewing directions through the pixel centres of a square image, world axes. [B, size·size, 3]"""
     grid = (torch.arange(size, device=camera.cam2world.device, dtype=camera.cam2world.dtype) + 0.5) / size

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from e3dge_video.geometry.cameras import Camera
+from e3dge_video.geometry.precision import full_precision
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ def pixel_centres(resolution: int, *, device: torch.device | None = None) -> Ten
     return torch.stack([u, v], dim=-1).reshape(-1, 2)
 
 
+@full_precision
 def rays_through(camera: Camera, positions: Tensor) -> Rays:
     """Rays through image positions.
 

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from e3dge_video.geometry.precision import full_precision
+
 
 def interval_weights(densities: Tensor, depths: Tensor) -> Tensor:
     """Share of each interval between neighbouring samples in what a ray sees.
@@ -67,6 +69,7 @@ def point_weights(extinction: Tensor, lengths: Tensor, *, force_background: bool
     return torch.cat([front, 1 - front.sum(dim=-1, keepdim=True)], dim=-1)
 
 
+@full_precision
 def composite(values: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum along each ray, background zero.
 

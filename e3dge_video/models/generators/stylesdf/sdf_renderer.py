@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from e3dge_video.config.stylesdf import SirenConfig, SurfaceVolumeConfig
 from e3dge_video.geometry.cameras import STYLESDF_RADIUS, Camera
+from e3dge_video.geometry.precision import full_precision
 from e3dge_video.geometry.rays import image_plane, pixel_centres
 from e3dge_video.models.generators.base import PointModulation, PointSamples, RenderOutput
 from e3dge_video.models.generators.stylesdf.film_siren import Film, FilmSiren
@@ -101,6 +102,7 @@ class SurfaceRenderer(nn.Module):
         self.siren = FilmSiren(siren.width, siren.depth)
         self.beta = nn.Parameter(torch.tensor(0.1))  # softness of the surface; a density field does not use it
 
+    @full_precision
     def rays(self, camera: Camera, resolution: int) -> FieldRays:
         """Rays through every pixel of a square image, row by row. N = resolution²"""
         x, y = image_plane(camera, pixel_centres(resolution, device=camera.intrinsics.device))
