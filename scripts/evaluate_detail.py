@@ -41,8 +41,8 @@ from torch import Tensor
 
 from e3dge_video.config.encoders import LocalBranchConfig
 from e3dge_video.config.load import from_mapping
-from e3dge_video.evaluation.likeness import masked_error, masked_similarity, person_similarity
-from e3dge_video.evaluation.metrics import structural_similarity
+from e3dge_video.evaluation.judge import HeadJudge
+from e3dge_video.evaluation.likeness import masked_error, masked_similarity
 from e3dge_video.inversion.inverter import Inverter, face_region
 from e3dge_video.inversion.lifting import ResidualLift
 from e3dge_video.inversion.load import load_inverter
@@ -51,9 +51,7 @@ from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.encoders.residual_blender import ResidualBlender
 from e3dge_video.pipelines.clip_frames import ClipFrames, Frames
 from e3dge_video.pipelines.jsonfile import write_json
-from e3dge_video.training.image_losses import ImageLossConfig, image_losses
 from e3dge_video.training.local_stage import Shown, TwoViews
-from e3dge_video.training.losses import structural_distance
 from e3dge_video.training.runs import averaged, load_weights, run_config
 from e3dge_video.training.view_pairs import HeadViewPairs, PairConfig
 from e3dge_video.weights.bundle import read_spec
@@ -97,7 +95,7 @@ def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
     model = load_inverter(arguments.model)
     sources = pair_sources(arguments.data, arguments.edits, fine=arguments.fine)
     pairs = sources[0]
-    judge, views = Judge(model), TwoViews(model)
+    judge, views = HeadJudge(model), TwoViews(model)
     rows: dict[str, LocalBranch | None] = {"global": None}
     for text in arguments.runs:
         name, _, run = text.partition("=")
@@ -111,7 +109,7 @@ def ablation(arguments: argparse.Namespace) -> dict[str, Any]:
             one = source.held_out(k)
             drawn = views.pictures(one, branch)
             for shown in drawn:
-                for metric, value in judge(shown, one.landmarks[0]).items():
+                for metric, value in judged(judge, shown, one.landmarks[0]).items():
                     figures.setdefault(f"{shown.view} {metric}", []).append(value)
             if source is pairs and k < 6:
                 column.append(np.concatenate([to_array(shown.image[0]) for shown in drawn], axis=1))
@@ -163,35 +161,17 @@ def lifted(arguments: argparse.Namespace) -> dict[str, Any]:
     return table
 
 
-class Judge:
-    """The paper's four metrics, or what stands in for them."""
-
-    def __init__(self, model: Inverter) -> None:
-        self.model = model
-        loss = image_losses(ImageLossConfig())
-        self.perceptual, self.recognizer = loss.perceptual, loss.recognizer
-        log.info("perceptual and identity metrics: %s", loss.description)
-
-    def __call__(self, shown: Shown, landmarks: Tensor) -> dict[str, float]:
-        """Of pictures over black, judged where the head is; MAE also of parts of it."""
-        head = (shown.alpha > 0.5).float()
-        image, truth = (value * head + head - 1 for value in (shown.image, shown.truth))
-        seen, hidden = head * shown.seen, head * ~shown.seen
-        figures = {
-            "MAE": masked_error(image, truth, head),
-            "seen": masked_error(image, truth, seen),
-            "hidden": masked_error(image, truth, hidden) if hidden.any() else float("nan"),
-            "SSIM": float(structural_similarity(image, truth).mean()),
-        }
-        if shown.changed is not None:
-            changed = head * shown.changed
-            figures["changed"] = masked_error(image, truth, changed) if changed.any() else float("nan")
-        if self.perceptual is None:
-            figures["features"] = float(structural_distance(image, truth).mean())
-        else:
-            figures["LPIPS"] = float(self.perceptual(image, truth).mean())
-        kind, alike = person_similarity(self.model, self.recognizer, image, truth, landmarks)
-        return figures | {kind: alike}
+def judged(judge: HeadJudge, shown: Shown, landmarks: Tensor) -> dict[str, float]:
+    """The four metrics of pictures over black; MAE also of parts of the head."""
+    head = (shown.alpha > 0.5).float()
+    figures = judge(shown.image, shown.truth, head, landmarks)
+    parts = {"seen": shown.seen, "hidden": ~shown.seen}
+    if shown.changed is not None:
+        parts["changed"] = shown.changed
+    for name, part in parts.items():
+        region = head * part
+        figures[name] = masked_error(shown.image, shown.truth, region) if region.any() else float("nan")
+    return figures
 
 
 def branch_of(folder: Path, model: Inverter, mode: str = "") -> LocalBranch:
