@@ -17,6 +17,7 @@ from e3dge_video.geometry.projection import project
 from e3dge_video.geometry.views import Orbit
 from e3dge_video.inversion.branch_views import DETAIL_SIZE, smooth_view
 from e3dge_video.inversion.detail import (
+    LocalDetail,
     SourceDetail,
     View,
     detail_toward,
@@ -141,8 +142,18 @@ class Inverter(DirectedModel):
             own = dict(generator.named_parameters())
             for name, value in weights.items():
                 own[name].copy_(value)
+        return self._with(generator=generator)
+
+    def with_branch(self, branch: LocalBranch) -> Inverter:
+        """The same inverter with another local branch; all is shared."""
+        return self._with(local=branch)
+
+    def _with(self, **modules: nn.Module) -> Inverter:
         changed = copy.copy(self)
-        changed._modules = {**self._modules, "generator": generator}
+        changed.__dict__ = {
+            name: value for name, value in vars(self).items() if name not in modules
+        }  # a None stands here
+        changed._modules = {**self._modules, **modules}
         return changed
 
     def observe(self, image: Tensor, landmarks: Tensor | None = None) -> Observation:
@@ -188,7 +199,7 @@ class Inverter(DirectedModel):
             seen = self.observe(image, landmarks)
             camera, latents = camera or seen.camera, seen.latents if latents is None else latents
         planes = self.generator.planes(latents)
-        rendered = self.generator.render(planes, camera, resolution=self.neural_resolution)  # Î0 = G0(w, ξ)
+        rendered = self._rendered(self.generator, planes, camera)  # Î0 = G0(w, ξ)
         coarse, foreground = self._finished(rendered, latents, self.generator), self.foreground(image, landmarks)
         local, layer = None, coarse
         if self.local is not None:
@@ -204,7 +215,7 @@ class Inverter(DirectedModel):
         if self.local is None or inversion.local is None:
             layer = self.layer(planes, latents, camera)
         else:
-            view = self.view(self.generator.render(planes, camera, resolution=self.neural_resolution), camera)
+            view = self.view(self._rendered(self.generator, planes, camera), camera)
             residual, moved = inversion.local.residual, moved_codes(inversion.latents, latents)
             local = edited_source(self.local, residual, inversion.local.view, view, moved)
             layer = self._detailed(planes, latents, camera, residual, local, view)
@@ -226,18 +237,21 @@ class Inverter(DirectedModel):
             camera: Where to look from; `inversion.camera` itself costs no rendering, that view is known.
             edited: The subject with moved codes.
         """
-        head = inversion if edited is None else edited
-        if camera is inversion.camera:
-            target = head.layer
-        elif self.local is None or inversion.local is None or head.local is None:
-            drawn_by = None if edited is None or edited.toon is None or self.toon is None else self.toon.generator
-            target = self.layer(head.planes, head.latents, camera, drawn_by)
-        else:
-            view = self.view(self.generator.render(head.planes, camera, resolution=self.neural_resolution), camera)
-            target = self._detailed(head.planes, head.latents, camera, inversion.local.residual, head.local, view)
+        target = self.target(inversion, camera, edited)
         change, toon = (None, None) if edited is None else (edited.change, edited.toon)
         image, alpha = self.lift.render(inversion.lifted, target, camera, change, toon)
         return Picture(image, target.depth, alpha)
+
+    def target(self, inversion: Inversion, camera: Camera, edited: EditedHead | None = None) -> Layer:
+        """What `synthesize` lays the lifted residual on: the head with local detail, as the camera sees it."""
+        head = inversion if edited is None else edited
+        if camera is inversion.camera:
+            return head.layer
+        if self.local is None or inversion.local is None or head.local is None:
+            drawn_by = None if edited is None or edited.toon is None or self.toon is None else self.toon.generator
+            return self.layer(head.planes, head.latents, camera, drawn_by)
+        view = self.view(self._rendered(self.generator, head.planes, camera), camera)
+        return self._detailed(head.planes, head.latents, camera, inversion.local.residual, head.local, view)
 
     def reconstruction(self, inversion: Inversion) -> Reconstruction:
         """What the global codes alone show, over grey; compared where the head is."""
@@ -276,7 +290,7 @@ class Inverter(DirectedModel):
             generator: What draws them; None: the inverter's own.
         """
         generator = generator or self.generator
-        return self._finished(generator.render(planes, camera, resolution=self.neural_resolution), latents, generator)
+        return self._finished(self._rendered(generator, planes, camera), latents, generator)
 
     def _detailed(
         self, planes: Planes, latents: Tensor, camera: Camera, residual: Tensor, source: SourceDetail, view: View
@@ -284,12 +298,18 @@ class Inverter(DirectedModel):
         """Heads with local detail, `view` being their global reconstruction from `camera`."""
         assert self.local is not None
         detail = detail_toward(self.local, residual, source, view)
-        rendered = self.generator.render(planes, camera, resolution=self.neural_resolution, modulation=detail)
+        rendered = self._rendered(self.generator, planes, camera, detail)
         return self._finished(rendered, latents, self.generator)
+
+    def _rendered(
+        self, generator: Generator, planes: Planes, camera: Camera, detail: LocalDetail | None = None
+    ) -> RenderOutput:
+        """Volume rendering in full precision, however the networks compute."""
+        return generator.render(planes, camera, resolution=self.neural_resolution, modulation=detail).float()
 
     def _finished(self, rendered: RenderOutput, latents: Tensor, generator: Generator) -> Layer:
         """After super-resolution, at the pictures' size."""
-        color = _continued_to_border((generator.upsample(rendered, latents) + 1) / 2)
+        color = _continued_to_border((generator.upsample(rendered, latents).float() + 1) / 2)
         depth, alpha = enlarged_surface(rendered, color.shape[-1])
         return Layer(clean_rim(color, alpha), alpha, depth)
 

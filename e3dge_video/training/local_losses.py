@@ -77,6 +77,7 @@ class HeadTerms:
     contrast_weight: float = 2.0
     edge_weight: float = 0.5
     alignment_weight: float = 1.0  # on E_ADA's residual
+    alone_weight: float = 0.25  # on the picture before the lift, where the lifted one is what counts
 
 
 class HeadLoss:

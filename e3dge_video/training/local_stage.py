@@ -12,7 +12,7 @@ frozen generator's own for the paper.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 import numpy as np
@@ -61,7 +61,8 @@ class StepConfig:
     heads: int = 2  # of each step, two views each
     #: "source": every picture is drawn from its own camera (E1 alone); "both": half from its own, half from the other's
     #: of the pair; "swapped": all from the other's, as the paper's cycle.
-    views: Literal["source", "both", "swapped"] = "both"
+    #: "lifted": as "swapped", and what counts is the picture with what the lift adds (`lifted_stage.py`).
+    views: Literal["source", "both", "swapped", "lifted"] = "both"
     #: Camera of the coarse reconstruction: E_ξ's, or the true one.
     camera: Literal["predicted", "true"] = "predicted"
     #: Codes are moved toward the mean head at random, by up to this share: they then fit a picture as badly as the code
@@ -164,7 +165,7 @@ class TwoViews:
             latents = latents.lerp(model.generator.mean_latents.to(latents).expand_as(latents), share)
         camera = observed.camera if self.predicted else pairs.camera
         planes = model.generator.planes(latents)
-        coarse = _in_full(model.generator.render(planes, camera))
+        coarse = model.generator.render(planes, camera).float()
         view = model.view(coarse, camera)
         residual = model.residual(image, model.foreground(image, landmarks), coarse, view)
         return Inverted(latents, planes, residual, view)
@@ -175,7 +176,7 @@ class TwoViews:
         generator = self.model.generator
         latents = inverted.latents + pairs.edit_of(generator)
         planes, camera = generator.planes(latents), inverted.view.camera
-        return Moved(latents, planes, self.model.view(_in_full(generator.render(planes, camera)), camera))
+        return Moved(latents, planes, self.model.view(generator.render(planes, camera).float(), camera))
 
     def draw(
         self, branch: LocalBranch, inverted: Inverted, pairs: ViewPairs, toward: Tensor, moved: Moved | None = None
@@ -191,14 +192,14 @@ class TwoViews:
         """
         generator, camera, head = self.model.generator, pairs.camera[toward], moved or inverted
         with torch.no_grad():
-            coarse = _in_full(generator.render(head.planes, camera))
+            coarse = generator.render(head.planes, camera).float()
             target = self.model.view(coarse, camera)
         if moved is None:
             source = encode_source(branch, inverted.residual, inverted.view)
         else:
             source = edited_source(branch, inverted.residual, inverted.view, moved.view)
         detail = detail_toward(branch, inverted.residual, source, target)
-        rendered = _in_full(generator.render(head.planes, camera, modulation=detail))
+        rendered = generator.render(head.planes, camera, modulation=detail).float()
         whole = generator.upsample(rendered, head.latents).float()
         aligned = None if detail.aligned_residual is None else detail.aligned_residual.float()
         return Drawn(fitted(whole, pairs.truth.shape[-1]), whole, rendered.rgb, coarse, target, aligned)
@@ -218,7 +219,7 @@ class TwoViews:
             toward = torch.tensor(order, device=pair.truth.device)
             camera = pair.camera[toward]
             if branch is None:
-                rendered = _in_full(model.generator.render(head.planes, camera))
+                rendered = model.generator.render(head.planes, camera).float()
                 image = fitted(model.generator.upsample(rendered, head.latents), size)
                 target = model.view(rendered, camera)
             else:
@@ -227,7 +228,7 @@ class TwoViews:
             changed, seen = None, seen_from(inverted.view, target, by_depth=True)
             seen = F.interpolate(seen.float(), (size, size), mode="nearest") > 0
             if moved is not None:
-                before = model.view(_in_full(model.generator.render(inverted.planes, camera)), camera)
+                before = model.view(model.generator.render(inverted.planes, camera).float(), camera)
                 changed = F.interpolate(changed_share(before, target), (size, size)) > 0.5
             made.append(Shown(view, image, pair.truth[0][order], pair.alpha[0][order], seen, changed))
         return made
@@ -343,8 +344,3 @@ def _truth(pairs: ViewPairs, toward: Tensor, size: int) -> Truth:
     if pairs.neural is not None:
         return Truth(image, whole, pairs.neural.flatten(0, 1)[toward])
     return Truth(image, whole, F.interpolate(image, (size, size), mode="area"))
-
-
-def _in_full(rendered: RenderOutput) -> RenderOutput:
-    """In full precision: half precision cannot be resized with antialiasing."""
-    return replace(rendered, **{name: value.float() for name, value in vars(rendered).items()})

@@ -30,6 +30,7 @@ from e3dge_video.training.foundations import digests, foundation_of
 from e3dge_video.training.generator_stage import PointConfig, PointStage, initialise_density
 from e3dge_video.training.global_stage import GlobalConfig, GlobalStage, read_metric
 from e3dge_video.training.head_views import HeadViews
+from e3dge_video.training.lifted_stage import LiftedStage
 from e3dge_video.training.local_losses import HeadLoss
 from e3dge_video.training.local_stage import LocalStage, LocalStageConfig
 from e3dge_video.training.loop import LoopConfig, begin, train
@@ -209,16 +210,12 @@ def train_local(run: LocalRun, folder: Path) -> dict[str, float]:
     if run.init is not None:
         take_over(branch, run.init)
     options = run.stage
-    edits = HeadViewPairs(options.edits) if options.edit_share else None
-    stage = LocalStage(
-        model,
-        branch,
-        HeadViewPairs(options.pairs),
-        HeadLoss(options),
-        options,
-        edits=edits,
-        edit_share=options.edit_share,
-    )
+    pairs, edits = HeadViewPairs(options.pairs), HeadViewPairs(options.edits) if options.edit_share else None
+    stage: LocalStage | LiftedStage
+    if options.views == "lifted":
+        stage = LiftedStage(model, branch, pairs, options, options, edits, options.edit_share)
+    else:
+        stage = LocalStage(model, branch, pairs, HeadLoss(options), options, edits=edits, edit_share=options.edit_share)
     return train(stage, run.loop, folder, resolved=to_mapping(run), foundation=foundation_of(model))
 
 

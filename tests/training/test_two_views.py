@@ -17,6 +17,7 @@ from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.models.encoders.residual_blender import CANDIDATES, INPUTS, ResidualBlender
 from e3dge_video.training.augmentation import AugmentationConfig
 from e3dge_video.training.blend_stage import BlendStage, BlendStageConfig
+from e3dge_video.training.lifted_stage import LiftedStage
 from e3dge_video.training.local_losses import HeadLoss
 from e3dge_video.training.local_stage import LocalStage, LocalStageConfig, TwoViews
 from e3dge_video.training.loop import LoopConfig
@@ -162,6 +163,49 @@ def test_edits_are_learned_from_pairs_of_them(model: Inverter, tiny_heads: Path,
     figures, sheet = stage.evaluate({"local": branch.eval()})
     shown_as = {f"{kind}_{view}" for kind in ("global", "local") for view in ("source", "novel", "edited")}
     assert set(figures) == shown_as and sheet is not None and sheet.shape == (64, (7 + 4) * 64, 3)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_beneath_the_lift_counts_what_is_shown(
+    model: Inverter, tiny_heads: Path, edited_heads: Path, edited: bool
+) -> None:
+    torch.manual_seed(0)
+    branch = LocalBranch(BRANCH, model.generator.feature_width)
+    source = pairs(edited_heads, edits=True) if edited else pairs(tiny_heads, color=0)
+    config = LocalStageConfig(heads=1, evaluate_heads=1, views="lifted", misfit=0.9)
+    stage = LiftedStage(model, branch, pairs(tiny_heads, color=0), config, config, source, float(edited))
+    pair = source.held_out(0)
+    with torch.no_grad():
+        drawn = stage.draw(branch.eval(), pair, ("lift",))
+        user = model.with_branch(branch)
+        seen = user.invert(pair.image[0], landmarks=pair.landmarks[0])
+        moved = user.edit(seen, seen.latents + pair.edit_of(model.generator)) if edited else None
+        shown = user.synthesize(seen, pair.camera[torch.tensor([1, 0])], moved).image
+    torch.testing.assert_close(drawn.finished["lift"], shown, rtol=0, atol=1e-5)
+    assert torch.equal(drawn.truth, pair.truth[0].flip(0)) and 0 < drawn.judged.mean() < 1
+    assert model.local is None, "the model itself stays as it is"
+    optimizer = torch.optim.Adam(stage.parameters(), lr=3e-3)
+    history = []
+    for _ in range(12):
+        losses = stage.losses(0, np.random.default_rng(3))  # the same pair again and again
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        optimizer.step()
+        history.append({name: float(value.detach()) for name, value in losses.items()})
+    assert set(history[0]) == {f"{of}_{term}" for of in ("lift", "alone") for term in ("image", "edges", "contrast")}
+    assert history[-1]["lift_image"] < history[0]["lift_image"]
+    assert any(p.grad is not None and bool(p.grad.any()) for p in branch.parameters())
+    assert all(p.grad is None for p in model.parameters())
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        half = stage.draw(branch.eval(), pair, ("lift",))
+    with torch.no_grad():
+        full = stage.draw(branch.eval(), pair, ("lift",))
+    assert float((half.finished["lift"].float() - full.finished["lift"]).abs().mean()) < 0.02
+    with torch.no_grad():
+        figures, sheet = stage.evaluate({"local": branch.eval()})
+    views = ("novel", "edited") if edited else ("novel",)
+    assert set(figures) == {f"{beneath}lift_{view}" for beneath in ("", "local_") for view in views}
+    assert sheet is not None
 
 
 def test_a_branch_goes_into_the_bundle_that_it_was_trained_behind(tiny_heads: Path, tmp_path: Path) -> None:

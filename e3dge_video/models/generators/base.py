@@ -84,6 +84,10 @@ class RenderOutput:
     def __getitem__(self, index: slice | Tensor) -> RenderOutput:
         return replace(self, **{name: value[index] for name, value in vars(self).items()})
 
+    def float(self) -> Self:
+        """The same in full precision: half precision cannot be resized with antialiasing."""
+        return replace(self, **{name: value.float() for name, value in vars(self).items()})
+
 
 @dataclass(frozen=True)
 class Shading:
