@@ -133,9 +133,15 @@ STAGES = (
         ("init={}/align_far", "model={}/bundle", "stage.pairs.data={}/heads", "stage.edits.data={}/edits"),
         (*_FEW, "stage.edits.held_out=4"),
     ),
+    Stage("lift_bundle", "pack", "starter_detail_pack", ("base={}/bundle", "local=null", "blend={}/blend")),
+    Stage(
+        "align_lifted", "align", "starter_lifted_align",
+        ("init={}/align_edit", "model={}/lift_bundle", "stage.pairs.data={}/heads", "stage.edits.data={}/edits"),
+        (*_FEW, "stage.edits.held_out=4"),
+    ),
     Stage(
         "detail_bundle", "pack", "starter_detail_pack",
-        ("base={}/bundle", "local={}/align_edit", "blend={}/blend"),
+        ("base={}/bundle", "local={}/align_lifted", "blend={}/blend"),
     ),
     Stage(
         "toon_points", "generator", "toon_points", ("init={}/detail_bundle", "points.data={}/toon_heads"),

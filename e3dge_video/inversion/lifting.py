@@ -124,8 +124,9 @@ class Change:
     steady: Tensor
 
     @classmethod
+    @torch.no_grad()
     def between(cls, before: Layer, after: Layer) -> Change:
-        """Of two layers at the same camera."""
+        """Of two layers at the same camera; what it finds carries no gradient."""
         difference = after.color - before.color
         fine = against_surroundings(difference)
         shifted, strength = shifted_share(after.color - fine, after.color), 2 * fine.abs().mean(dim=1, keepdim=True)

@@ -145,11 +145,11 @@ def _extended(run: PackRun, base: Path, folder: Path) -> BundleSpec:
     if run.local is not None:
         detail |= {f"local.{k}": v for k, v in averaged(run.local)["local"].items()}
         parts["local"] = from_mapping(LocalBranchConfig, run_config(run.local)["branch"])
-        made["local"] = history(run.local, "local", of_bundles=False)
+        made["local"] = history(run.local, "local", told="detail")
     if run.blend is not None:
         detail |= {f"blender.{k}": v for k, v in averaged(run.blend)["blender"].items()}
         parts["blend"] = tuple(run_config(run.blend)["widths"])
-        made["blend"] = history(run.blend, "blender", of_bundles=False)
+        made["blend"] = history(run.blend, "blend", told="detail")
     if detail:
         bundle = read_bundle(base)
         kept = {
@@ -161,7 +161,7 @@ def _extended(run: PackRun, base: Path, folder: Path) -> BundleSpec:
     if run.toon is not None:
         photo = generator_of(read_bundle(base))
         assert isinstance(photo, nn.Module)
-        provenance = {**notes, "run": history(run.toon, "generator", of_bundles=False)}
+        provenance = {**notes, "run": history(run.toon, "generator", told=None)}
         toon = ToonSpec(run.toon_style, run.licence, run.toon_outline)
         add_toon(base, folder, photo.state_dict(), averaged(run.toon)["generator"], toon, provenance)
     return read_spec(folder)
@@ -172,15 +172,15 @@ def _names(tensors: dict[str, Tensor]) -> set[str]:
     return {key.partition(".")[0] for key in tensors}
 
 
-def history(folder: Path, part: str, *, of_bundles: bool = True) -> dict[str, Any]:
-    """Options and last figures of the run of a part and of those that it started from; of a bundle, what it says of it,
-    or its name and files alone.
+def history(folder: Path, part: str, *, told: str | None = "runs") -> dict[str, Any]:
+    """Options and last figures of the run of a part and of those that it started from; of a bundle, what its provenance
+    has in the section `told`, or its name and files alone.
 
     Paths are shortened to folder names, which mean something elsewhere too.
     """
     if (folder / "model.json").exists():
         spec = read_spec(folder)
-        made = spec.provenance.get("runs", {}).get(part, {}) if of_bundles else {}
+        made = {} if told is None else spec.provenance.get(told, {}).get(part, {})
         return {"bundle": spec.name, "files": spec.files, **made}
     config = run_config(folder)
     figures: dict[str, Any] = {}
@@ -188,10 +188,10 @@ def history(folder: Path, part: str, *, of_bundles: bool = True) -> dict[str, An
         record = json.loads(line)
         if "evaluation" in record:
             figures = {"step": record["step"], **{k: round(v, 4) for k, v in record["evaluation"].items()}}
-    told: dict[str, Any] = {"options": _shortened(config), "figures": figures}
+    made = {"options": _shortened(config), "figures": figures}
     if config.get("init") is not None:
-        told["started_from"] = history(Path(config["init"]), part, of_bundles=of_bundles)
-    return told
+        made["started_from"] = history(Path(config["init"]), part, told=told)
+    return made
 
 
 def _shortened(value: Any) -> Any:

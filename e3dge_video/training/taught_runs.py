@@ -246,7 +246,7 @@ def _with_local(bundle: Bundle, run: Path) -> Bundle:
         hybrid = replace(hybrid, encoders=replace(hybrid.encoders, local="none"))
         kept = {k: v for k, v in tensors[ENCODER_FILE].items() if not k.startswith("encoders.local.")}
         tensors[ENCODER_FILE] = kept
-    made = {**spec.provenance.get("detail", {}), "local": history(run, "local", of_bundles=False)}
+    made = {**spec.provenance.get("detail", {}), "local": history(run, "local", told="detail")}
     spec = replace(spec, local=branch_config, hybrid=hybrid, provenance={**spec.provenance, "detail": made})
     return replace(bundle, spec=spec, tensors=tensors)
 
