@@ -110,7 +110,10 @@ STAGES = (
     Stage(
         "encoder", "global", "starter_global",
         ("init={}/codes", "generator={}/render", "face_points={}/landmarks", "stage.data={}/heads"),
-        ("stage.held_out=3", "stage.batch=2", "stage.evaluate_heads=2", "stage.generator_batch=2"),
+        (
+            "stage.held_out=3", "stage.batch=2", "stage.evaluate_heads=2", "stage.generator_batch=2",
+            "stage.visible_probes=8",
+        ),
     ),
     Stage("matte", "matte", "starter_matte", ("stage.data={}/heads",), ("stage.held_out=3", "stage.batch=2")),
     Stage(

@@ -39,6 +39,7 @@ class GlobalConfig:
     batch: int = 24
     code_weight: float = 1.0  # on the standardised code
     visible_weight: float = 4.0  # on the code in the generator's visible metric
+    visible_probes: int = 768  # of the picture's slope that this metric is estimated from
     point_weight: float = 40.0  # on 3D landmarks, per world unit
     pose_weight: float = 8.0
     #: Geometry and colour through the generator begin at this share of the run; they cost as much as all the rest.
@@ -84,7 +85,7 @@ class GlobalStage:
             latents = _latents_of(generator, data, range(min(4096, self.train_ids)))
             self.spread = latents.std(dim=0).clamp_min(1e-3)
             encoder.mean_latents.copy_(latents.mean(dim=0).expand_as(encoder.mean_latents))
-        metric = visible_metric(generator, latents, data) if visible is None else visible
+        metric = visible_metric(generator, latents, data, probes=config.visible_probes) if visible is None else visible
         self.visible = metric.to(generator.mean_latents.device)
 
     def modules(self) -> dict[str, nn.Module]:
@@ -192,7 +193,7 @@ def read_metric(reader: Tensor) -> Tensor:
     return reader.T / len(reader) ** 0.5
 
 
-def visible_metric(generator: EG3D, latents: Tensor, data: HeadViews, *, probes: int = 768) -> Tensor:
+def visible_metric(generator: EG3D, latents: Tensor, data: HeadViews, *, probes: int) -> Tensor:
     """Factor V of the metric in which codes are compared: |Δw V|² is about what a change Δw does to the picture.
 
     Random projections of the Jacobian of surface colour and opacity with respect to w, at sampled heads, give
