@@ -2,7 +2,7 @@
 
     python scripts/train_starter.py --out starter_runs                 # hours; stop it and start it as you like
     python scripts/train_starter.py --out starter_runs --effort 10     # ten times the steps: for a GPU
-    python scripts/train_starter.py --out rehearsal --rehearse         # every stage for two steps: does it all fit?
+    python scripts/train_starter.py --out rehearsal --rehearse         # one step of every stage: does it all fit?
 
 Every stage is a command of `e3dge-video train` with a file of `configs/training/`; it is printed before it runs, so any
 of them can be run alone. A stage that is done is not run again, one that was stopped goes on. The bundle: OUT/starter.
@@ -60,11 +60,11 @@ class Stage:
         file = f"training/{self.config}.yaml"
         values = read_values(bundled_config(file), ())
         if "loop" in values:
-            steps = 2 if rehearse else round(effort * values["loop"]["steps"])
+            steps = 1 if rehearse else round(effort * values["loop"]["steps"])
             options.append(f"loop.steps={steps}")
         if rehearse:
             if "loop" in values:
-                options += ["loop.evaluate_every=2", "loop.checkpoint_every=2", "loop.warmup_steps=1"]
+                options += ["loop.evaluate_every=1", "loop.checkpoint_every=1", "loop.warmup_steps=1"]
             sections = [section for section in _SMALL if isinstance(values.get(section), dict)]
             options += [f"{section}.{option}" for section in sections for option in _SMALL[section]]
             options += self.small
@@ -160,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--effort", type=float, default=1.0, help="multiplies the steps of every stage")
-    parser.add_argument("--rehearse", action="store_true", help="two steps of every stage, on a handful of heads")
+    parser.add_argument("--rehearse", action="store_true", help="one step of every stage, on a handful of heads")
     parser.add_argument("--set", nargs="+", action="append", default=[], metavar=("STAGE", "KEY=VALUE"))
     parser.add_argument("--until", choices=[stage.name for stage in STAGES], help="stop behind this stage")
     arguments = parser.parse_args()

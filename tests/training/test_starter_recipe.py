@@ -1,4 +1,4 @@
-"""The way to the starter from nothing, rehearsed: every stage with the shipped networks' own sizes, for two steps."""
+"""The way to the starter from nothing, rehearsed: every stage with the shipped networks' own sizes, for one step."""
 
 from __future__ import annotations
 
