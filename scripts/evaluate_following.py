@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from e3dge_video.evaluation.face_motion import lid_opening, mouth_opening, mouth_width, point_error, points_of
 from e3dge_video.faces.landmarks import LandmarkBackend, LandmarkOptions, choose_backend, load_backend
 from e3dge_video.inversion.inverter import Inverter
 from e3dge_video.io.images import to_array
@@ -37,8 +38,6 @@ from e3dge_video.pipelines.jsonfile import write_json
 from e3dge_video.pipelines.options import RefineOptions
 
 log = logging.getLogger("evaluate_following")
-#: Side at which landmarks are looked for, pixels.
-_LOOKED_AT = 512
 
 
 def main() -> None:
@@ -101,43 +100,7 @@ def following(backend: LandmarkBackend, source: NDArray[np.uint8], made: NDArray
         x, y = measure(seen), measure(shown)
         figures[f"{name} r"] = float(np.corrcoef(x, y)[0, 1])
         figures[f"{name} gain"] = float(np.polyfit(x, y, 1)[0])
-    error = np.linalg.norm(seen - shown, axis=2)[:, 17:].mean(axis=1) / eye_distance(seen)
-    return figures | {"points": float(100 * error.mean()), "found": len(pairs) / len(source)}
-
-
-def points_of(
-    backend: LandmarkBackend, source: NDArray[np.uint8], made: NDArray[np.uint8]
-) -> tuple[NDArray[np.floating], NDArray[np.floating]] | None:
-    """68 points of both pictures; None where either shows no face. [68, 2] twice"""
-    large = [np.ascontiguousarray(cv2.resize(picture, (_LOOKED_AT, _LOOKED_AT))) for picture in (source, made)]
-    known = backend.detect(large[0], 0)
-    other = backend.track(large[1], 0, known[0]) if known else None
-    return None if other is None else (known[0].points, other.points)
-
-
-def eye_distance(points: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Between the centres of the eyes. [T, 68, 2] → [T]"""
-    return np.linalg.norm(points[:, 36:42].mean(axis=1) - points[:, 42:48].mean(axis=1), axis=1)
-
-
-def mouth_opening(points: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Between the inner lips, over the eyes' distance. [T, 68, 2] → [T]"""
-    return np.linalg.norm(points[:, 61:64] - points[:, 67:64:-1], axis=2).mean(axis=1) / eye_distance(points)
-
-
-def mouth_width(points: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Between the mouth's corners, over the eyes' distance. [T, 68, 2] → [T]"""
-    return np.linalg.norm(points[:, 48] - points[:, 54], axis=1) / eye_distance(points)
-
-
-def lid_opening(points: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Height over width of the eyes, the mean of both. [T, 68, 2] → [T]"""
-    eyes = []
-    for first in (36, 42):
-        eye = points[:, first : first + 6]
-        height = np.linalg.norm(eye[:, 1:3] - eye[:, 5:3:-1], axis=2).mean(axis=1)
-        eyes.append(height / np.linalg.norm(eye[:, 0] - eye[:, 3], axis=1))
-    return np.mean(eyes, axis=0)
+    return figures | {"points": float(point_error(seen, shown).mean()), "found": len(pairs) / len(source)}
 
 
 if __name__ == "__main__":

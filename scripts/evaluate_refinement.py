@@ -44,6 +44,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from e3dge_video.errors import ModelError
+from e3dge_video.evaluation.face_motion import point_error, points_of
 from e3dge_video.evaluation.likeness import masked_error, masked_similarity, person_similarity
 from e3dge_video.faces.landmarks import LandmarkBackend, LandmarkOptions, choose_backend, load_backend
 from e3dge_video.faces.pose import camera_angles
@@ -251,14 +252,8 @@ class Judge:
 
     def _points(self, image: Tensor, coarse: Tensor) -> float:
         """Distance of the points found on both, percent of the eyes' distance; NaN where there is no face."""
-        pictures = [np.ascontiguousarray(cv2.resize(to_array(p)[0], (512, 512))) for p in (image, coarse)]
-        known = self.backend.detect(pictures[0], 0)
-        other = self.backend.track(pictures[1], 0, known[0]) if known else None
-        if other is None:
-            return float("nan")
-        points = known[0].points
-        eyes = np.linalg.norm(points[36:42].mean(axis=0) - points[42:48].mean(axis=0))
-        return float(100 * np.linalg.norm(points - other.points, axis=1)[17:].mean() / eyes)
+        found = points_of(self.backend, to_array(image)[0], to_array(coarse)[0])
+        return float("nan") if found is None else float(point_error(*(points[None] for points in found))[0])
 
 
 def shown(layer: Layer) -> Tensor:

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from e3dge_video.evaluation.exact_heads import exact_view
-from e3dge_video.evaluation.starter import OWN_ATTRIBUTES
+from e3dge_video.evaluation.starter import OWN_ATTRIBUTES, drawn_heads
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.heads.edits import edit
 from e3dge_video.inversion.inverter import Inverter
 from e3dge_video.models.attributes import AttributeNet
-from e3dge_video.models.generators.base import Generator
 from e3dge_video.training.directions import RECIPES
-from e3dge_video.training.generator_evaluation import over_grey
 from e3dge_video.training.head_views import HeadViews
 
 #: Side of the exact renders, and of the pictures that changes are compared in, pixels.
@@ -66,7 +64,7 @@ def edit_accuracy(
     exact = [_exact(end, data.cameras[list(rows), 0]) for end in ends]
     low, high = (generator.map(torch.from_numpy(end)) for end in ends)
     codes = {"low": low, "high": high, "moved": low + inverter.directions[name] / recipe.step}
-    drawn = {key: _drawn(generator, latents, camera) for key, latents in codes.items()}
+    drawn = {key: drawn_heads(generator, latents, camera) for key, latents in codes.items()}
     read = {key: reader.standardised(image) for key, image in drawn.items()}
     true_change = (reader.standardised(exact[1]) - reader.standardised(exact[0])).mean(dim=0)
     code_change, change = ((read[key] - read["low"]).mean(dim=0) for key in ("high", "moved"))
@@ -102,7 +100,7 @@ def strength_curve(
     camera = Camera.from_eg3d(torch.from_numpy(data.cameras[list(rows), 0]))
 
     def read(strength: float) -> float:
-        image = _drawn(inverter.generator, latents + strength * inverter.directions[name], camera)
+        image = drawn_heads(inverter.generator, latents + strength * inverter.directions[name], camera)
         return float(reader.standardised(image)[:, first].mean())
 
     before = read(0.0)
@@ -120,13 +118,3 @@ def _exact(codes: NDArray[np.floating], cameras: NDArray[np.floating]) -> Tensor
     """Exact renders over grey. [B, Z], [B, 25] → [B, 3, 64, 64]"""
     images = [exact_view(z, camera, _RENDERED).image for z, camera in zip(codes, cameras, strict=True)]
     return F.interpolate(torch.cat(images), (_COMPARED, _COMPARED), mode="area")
-
-
-def _drawn(generator: Generator, latents: Tensor, camera: Camera, step: int = 16) -> Tensor:
-    """Heads as the generator's volume rendering shows them, over grey. [B, 3, 64, 64]"""
-    parts = []
-    for first in range(0, len(latents), step):
-        part = slice(first, first + step)
-        rendered = generator.render(generator.planes(latents[part]), camera[part], resolution=_COMPARED)
-        parts.append(over_grey(rendered.rgb, rendered.alpha))
-    return torch.cat(parts)

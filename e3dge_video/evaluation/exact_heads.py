@@ -6,15 +6,14 @@ Needs the extra `heads`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from e3dge_video.heads.dataset import shared_sampler
 from e3dge_video.heads.render import render
-from e3dge_video.heads.sampler import HeadSampler
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class ExactView:
 
 def exact_view(z: NDArray[np.floating], camera: NDArray[np.floating], size: int) -> ExactView:
     """The head of a code [Z] from the camera of an EG3D label [25]."""
-    sampler = _sampler()
+    sampler = shared_sampler()
     head = sampler.build(sampler.decode(np.asarray(z, np.float32)))
     shot = render(head, camera[:16].reshape(4, 4), camera[16:].reshape(3, 3), size)
     color, alpha, normal = (
@@ -45,8 +44,3 @@ def exact_view(z: NDArray[np.floating], camera: NDArray[np.floating], size: int)
     )
     alpha = alpha / 255
     return ExactView(alpha * (color / 127.5 - 1), alpha, torch.from_numpy(shot.depth)[None, None], normal)
-
-
-@cache
-def _sampler() -> HeadSampler:
-    return HeadSampler()

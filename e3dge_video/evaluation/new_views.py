@@ -14,7 +14,7 @@ from e3dge_video.evaluation.metrics import peak_signal_to_noise, structural_simi
 from e3dge_video.geometry.cameras import Camera
 from e3dge_video.geometry.projection import unproject
 from e3dge_video.inversion.inverter import Inverter
-from e3dge_video.models.generators.base import Generator
+from e3dge_video.models.generators.base import Generator, Planes
 from e3dge_video.training.head_views import HeadViews
 
 #: Side of the maps that normals are taken from, pixels.
@@ -44,25 +44,24 @@ def new_view_figures(inverter: Inverter, data: HeadViews, rows: Sequence[int], *
         planes = inverter.generator.planes(latents)
         layer = inverter.layer(planes, latents, camera)
         image = 2 * layer.color - layer.alpha
-        head = (truth.alpha > 0.5) & (layer.alpha > 0.5)
         squared = (image - truth.image).square().mean(dim=1, keepdim=True)
         inside = (truth.alpha > 0.5).float()
-        both = head & (truth.depth > 0)
+        both = (truth.alpha > 0.5) & (layer.alpha > 0.5) & (truth.depth > 0)
         figures = {
             "psnr": float(peak_signal_to_noise(image, truth.image)),
             "psnr_head": float(-10 * torch.log10((squared * inside).sum() / inside.sum() / 4)),
             "ssim": float(structural_similarity(image, truth.image)),
             "depth": float((layer.depth - truth.depth).abs()[both].median()),
-            "normal_deg": normal_error(inverter.generator, latents, camera, data.z[row], label),
+            "normal_deg": normal_error(inverter.generator, planes, camera, data.z[row], label),
         }
         for name, value in figures.items():
             found.setdefault(name, []).append(value)
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
-def normal_error(generator: Generator, latents: Tensor, camera: Camera, z: np.ndarray, label: np.ndarray) -> float:
+def normal_error(generator: Generator, planes: Planes, camera: Camera, z: np.ndarray, label: np.ndarray) -> float:
     """Mean angle between the normals of one head's rendered depth and the exact ones, degrees; inside its outline."""
-    rendered = generator.render(generator.planes(latents), camera, resolution=_NORMAL_SIZE)
+    rendered = generator.render(planes, camera, resolution=_NORMAL_SIZE)
     truth = exact_view(z, label, _NORMAL_SIZE)
     whole = ((truth.alpha > 0.98) & (rendered.alpha > 0.98)).float()
     inside = -F.max_pool2d(-whole, 5, 1, 2) > 0

@@ -98,7 +98,7 @@ def reconstruction_table(
             "mean face": inverter.encoder.mean_latents.expand(len(batch.z), -1, -1),
         }
         for name, code in latents.items():
-            images.setdefault(name, []).append(_drawn(generator, code, batch.camera))
+            images.setdefault(name, []).append(drawn_heads(generator, code, batch.camera))
         truths.append(_clean(data, batch))
         codes.append(torch.from_numpy(data.attributes[batch.identities]))
     truth, attributes = torch.cat(truths), torch.cat(codes)
@@ -179,15 +179,19 @@ def _clean(data: HeadViews, batch: EncoderBatch, size: int = 64) -> Tensor:
     return _reduced(torch.stack(rows), size)
 
 
-def _drawn(generator: Generator, latents: Tensor, camera: Camera, size: int = 64) -> Tensor:
-    rendered = generator.render(generator.planes(latents), camera, resolution=size)
-    return over_grey(rendered.rgb, rendered.alpha)
+def drawn_heads(generator: Generator, latents: Tensor, camera: Camera, size: int = 64, step: int = 32) -> Tensor:
+    """Heads as the generator's volume rendering shows them, over grey, `step` at a time. [B, 3, size, size]"""
+    parts = []
+    for first in range(0, len(latents), step):
+        part = slice(first, first + step)
+        rendered = generator.render(generator.planes(latents[part]), camera[part], resolution=size)
+        parts.append(over_grey(rendered.rgb, rendered.alpha))
+    return torch.cat(parts)
 
 
-def _read(reader: AttributeNet, generator: Generator, latents: Tensor, camera: Camera, step: int = 32) -> Tensor:
+def _read(reader: AttributeNet, generator: Generator, latents: Tensor, camera: Camera) -> Tensor:
     """Standardised attributes of the generator's pictures. [B, A]"""
-    parts = [slice(first, first + step) for first in range(0, len(latents), step)]
-    return torch.cat([reader.standardised(_drawn(generator, latents[p], camera[p])) for p in parts])
+    return reader.standardised(drawn_heads(generator, latents, camera))
 
 
 def _head_error(image: Tensor, truth: Tensor) -> Tensor:

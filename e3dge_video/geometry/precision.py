@@ -31,6 +31,5 @@ def full_precision(function: Callable[_Arguments, _Result]) -> Callable[_Argumen
 
 
 def _whole(value: Any) -> Any:
-    return (
-        value.float() if isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16) else value
-    )
+    half = isinstance(value, torch.Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return value.float() if half else value

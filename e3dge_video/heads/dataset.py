@@ -141,7 +141,7 @@ def write_dataset(
                 bar.update()
             return folder
         # Parse and build the shared parts once, before the workers are started.
-        _sampler()
+        shared_sampler()
         with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context()) as pool:
             for future in as_completed([pool.submit(_write_shard, folder, config, index) for index in missing]):
                 future.result()
@@ -164,7 +164,7 @@ def render_rows(config: HeadDatasetConfig, index: int) -> list[dict[str, Any]]:
         strength = float(rng.uniform(low, high))
         variants.append((edit(z, name, strength), EDIT_NAMES.index(name), strength))
     rows = []
-    sampler = _sampler()
+    sampler = shared_sampler()
     for code, edit_index, strength in variants:
         spec = sampler.decode(code)
         head = sampler.build(spec, config.style)
@@ -253,7 +253,8 @@ def _map_safetensors(path: Path) -> dict[str, NDArray[Any]]:
 
 
 @lru_cache(maxsize=1)
-def _sampler() -> Any:
+def shared_sampler() -> Any:
+    """The sampler of this process; what it shares between heads is parsed and built once."""
     from e3dge_video.heads.sampler import HeadSampler
 
     return HeadSampler()

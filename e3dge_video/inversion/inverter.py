@@ -150,9 +150,8 @@ class Inverter(DirectedModel):
 
     def _with(self, **modules: nn.Module) -> Inverter:
         changed = copy.copy(self)
-        changed.__dict__ = {
-            name: value for name, value in vars(self).items() if name not in modules
-        }  # a None stands here
+        # A part that there was not is a plain attribute, None, and would hide the module.
+        changed.__dict__ = {name: value for name, value in vars(self).items() if name not in modules}
         changed._modules = {**self._modules, **modules}
         return changed
 

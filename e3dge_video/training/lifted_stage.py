@@ -22,8 +22,7 @@ from e3dge_video.inversion.lifting import ResidualLift
 from e3dge_video.io.images import to_array
 from e3dge_video.models.encoders.hybrid import LocalBranch
 from e3dge_video.training.local_losses import HeadTerms
-from e3dge_video.training.local_stage import StepConfig
-from e3dge_video.training.picture_losses import contrast_error, difference_error
+from e3dge_video.training.local_stage import StepConfig, nearer_to_mean
 from e3dge_video.training.view_pairs import PairSource, ViewPairs
 from e3dge_video.training.workers import device_of, placed
 
@@ -94,13 +93,8 @@ class LiftedStage:
             return losses | self._compared("alone", drawn.alone, drawn, self.terms.alone_weight)
 
     def _compared(self, name: str, image: Tensor, drawn: LiftedPictures, weight: float) -> dict[str, Tensor]:
-        terms = self.terms
         image, truth = ((values + 1) * drawn.judged - 1 for values in (image, drawn.truth))
-        return {
-            f"{name}_image": weight * terms.image_weight * (image - truth).abs().mean(),
-            f"{name}_edges": weight * terms.edge_weight * difference_error(image, truth),
-            f"{name}_contrast": weight * terms.contrast_weight * contrast_error(image, truth),
-        }
+        return {f"{name}_{term}": weight * value for term, value in self.terms.of_pictures(image, truth).items()}
 
     def draw(
         self, branch: LocalBranch | None, pairs: ViewPairs, kinds: tuple[str, ...], toward_mean: Tensor | None = None
@@ -120,8 +114,7 @@ class LiftedStage:
             observed = model.observe(image, landmarks)
             latents = observed.latents.float()
             if toward_mean is not None:
-                moved = toward_mean.to(latents).repeat_interleave(2).view(-1, 1, 1)
-                latents = latents.lerp(model.generator.mean_latents.to(latents).expand_as(latents), moved)
+                latents = nearer_to_mean(model.generator, latents, toward_mean)
             own = observed.camera if self.config.camera == "predicted" else pairs.camera
         inversion = model.invert(image, own, landmarks=landmarks, latents=latents)
         edited = model.edit(inversion, latents + pairs.edit_of(model.generator)) if pairs.edited else None

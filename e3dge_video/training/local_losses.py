@@ -79,6 +79,14 @@ class HeadTerms:
     alignment_weight: float = 1.0  # on E_ADA's residual
     alone_weight: float = 0.25  # on the picture before the lift, where the lifted one is what counts
 
+    def of_pictures(self, image: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Weighted errors of pictures [B, 3, S, S]: colours, edges, contrast."""
+        return {
+            "image": self.image_weight * (image - truth).abs().mean(),
+            "edges": self.edge_weight * difference_error(image, truth),
+            "contrast": self.contrast_weight * contrast_error(image, truth),
+        }
+
 
 class HeadLoss:
     """The starter's: absolute errors, edges and contrast. Truth and reconstruction stand on black."""
@@ -91,12 +99,9 @@ class HeadLoss:
 
     def __call__(self, drawn: Drawn, truth: Truth, step: int) -> dict[str, Tensor]:
         terms = self.terms
-        losses = {
-            "image": terms.image_weight * (drawn.image - truth.image).abs().mean(),
-            "neural": terms.neural_weight * (drawn.neural - truth.neural).abs().mean(),
-            "edges": terms.edge_weight * difference_error(drawn.image, truth.image),
-            "contrast": terms.contrast_weight * contrast_error(drawn.image, truth.image),
-        }
+        whole = terms.of_pictures(drawn.image, truth.image)
+        raw = terms.neural_weight * (drawn.neural - truth.neural).abs().mean()
+        losses = {"image": whole["image"], "neural": raw} | whole
         if drawn.aligned is not None:
             size = drawn.aligned.shape[-2:]
             alpha = F.interpolate(drawn.coarse.alpha, size, mode="bilinear", align_corners=False)

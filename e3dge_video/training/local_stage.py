@@ -161,8 +161,7 @@ class TwoViews:
         observed = model.observe(image, landmarks)
         latents = observed.latents
         if toward_mean is not None:
-            share = toward_mean.to(latents).repeat_interleave(2).view(-1, 1, 1)
-            latents = latents.lerp(model.generator.mean_latents.to(latents).expand_as(latents), share)
+            latents = nearer_to_mean(model.generator, latents, toward_mean)
         camera = observed.camera if self.predicted else pairs.camera
         planes = model.generator.planes(latents)
         coarse = model.generator.render(planes, camera).float()
@@ -232,6 +231,13 @@ class TwoViews:
                 changed = F.interpolate(changed_share(before, target), (size, size)) > 0.5
             made.append(Shown(view, image, pair.truth[0][order], pair.alpha[0][order], seen, changed))
         return made
+
+
+def nearer_to_mean(generator: Generator, latents: Tensor, share: Tensor) -> Tensor:
+    """Codes of both pictures of P pairs, moved toward the mean head by a share of each pair. [2P, L, W], [P]"""
+    return latents.lerp(
+        generator.mean_latents.to(latents).expand_as(latents), share.to(latents).repeat_interleave(2).view(-1, 1, 1)
+    )
 
 
 class LocalStage:

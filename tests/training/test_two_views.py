@@ -25,6 +25,7 @@ from e3dge_video.training.pack import PackRun, pack
 from e3dge_video.training.runs import LocalRun, train_local
 from e3dge_video.training.view_pairs import HeadViewPairs, PairConfig
 from tests.support.tiny_model import BRANCH, write_tiny_bundle
+from tests.support.training_runs import learned
 
 CLEAN = AugmentationConfig(blur=0, rescale=0, sharpen=0, jpeg=0, noise=0)
 
@@ -92,14 +93,7 @@ def test_local_stage_trains_the_branch_alone(model: Inverter, tiny_heads: Path, 
     branch = LocalBranch(replace(BRANCH, mode=mode), model.generator.feature_width)
     config = LocalStageConfig(heads=1, evaluate_heads=1)
     stage = LocalStage(model, branch, pairs(tiny_heads, color=0), HeadLoss(config), config)
-    optimizer = torch.optim.Adam(stage.parameters(), lr=3e-3)
-    history = []
-    for _ in range(12):
-        losses = stage.losses(0, np.random.default_rng(3))  # the same pair again and again
-        optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
-        history.append({name: float(value.detach()) for name, value in losses.items()})
+    history = learned(stage)
     assert history[-1]["neural"] < 0.97 * history[0]["neural"]
     assert ("alignment" in history[0]) == (mode != "projected")
     assert all(p.grad is not None for p in branch.parameters())
@@ -184,14 +178,7 @@ def test_beneath_the_lift_counts_what_is_shown(
     torch.testing.assert_close(drawn.finished["lift"], shown, rtol=0, atol=1e-5)
     assert torch.equal(drawn.truth, pair.truth[0].flip(0)) and 0 < drawn.judged.mean() < 1
     assert model.local is None, "the model itself stays as it is"
-    optimizer = torch.optim.Adam(stage.parameters(), lr=3e-3)
-    history = []
-    for _ in range(12):
-        losses = stage.losses(0, np.random.default_rng(3))  # the same pair again and again
-        optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
-        optimizer.step()
-        history.append({name: float(value.detach()) for name, value in losses.items()})
+    history = learned(stage)
     assert set(history[0]) == {f"{of}_{term}" for of in ("lift", "alone") for term in ("image", "edges", "contrast")}
     assert history[-1]["lift_image"] < history[0]["lift_image"]
     assert any(p.grad is not None and bool(p.grad.any()) for p in branch.parameters())
